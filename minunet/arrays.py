@@ -1,0 +1,94 @@
+"""Arrays and where they live: NumPy on the processor, CuPy on the GPU.
+
+This is the one file that knows CuPy exists, and it loads it only when a GPU array is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: the two share their vocabulary
+
+
+def _cupy() -> ModuleType:
+    try:
+        import cupy  # noqa: PLC0415  loaded only when a GPU is asked for
+
+        cupy.cuda.runtime.getDeviceCount()
+    except ImportError:
+        raise RuntimeError(
+            "device 'cuda' needs CuPy, which is not installed. Run: pip install 'minunet[cuda]', or stay on device 'cpu'."
+        ) from None
+    except Exception as problem:
+        raise RuntimeError(
+            f"device 'cuda' was asked for, but CuPy finds no usable GPU ({problem}). Install the NVIDIA driver, or stay on device 'cpu'."
+        ) from None
+    return cupy
+
+
+def is_array(value: Any) -> bool:
+    """True for a NumPy or CuPy array."""
+    return isinstance(value, np.ndarray) or _is_cupy(value)
+
+
+def _is_cupy(value: Any) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(value, cupy.ndarray)
+
+
+def array_module(*arrays: Array) -> Any:
+    """The module, `numpy` or `cupy`, that owns the arrays. Raises TypeError where they differ."""
+    on_gpu = {_is_cupy(array) for array in arrays if array is not None}
+    if len(on_gpu) > 1:
+        raise TypeError("arrays on different devices met in one operation (cpu and cuda). Move them to one device with .to(device) first.")
+    return sys.modules["cupy"] if on_gpu == {True} else np
+
+
+def device_of(array: Array) -> str:
+    """'cpu' or 'cuda'."""
+    return "cuda" if _is_cupy(array) else "cpu"
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on `device`, 'cpu' or 'cuda'; the same object where it is there already."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device is 'cpu' or 'cuda', got {device!r}.")
+    if device == device_of(array):
+        return array
+    return _cupy().asarray(array) if device == "cuda" else array.get()
+
+
+def is_float(array: Array) -> bool:
+    return array.dtype.kind == "f"
+
+
+def check_one_float_dtype(name: str, arrays: tuple[Array | None, ...]) -> None:
+    """Raises TypeError where floating-point dtypes are mixed: nothing is converted silently."""
+    dtypes = {a.dtype for a in arrays if a is not None and a.dtype.kind == "f"}
+    if len(dtypes) > 1:
+        listed = " and ".join(sorted(str(d) for d in dtypes))
+        raise TypeError(f"{name}: inputs mix {listed}. Convert them to one dtype first, with .astype(dtype).")
+
+
+def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sums out what broadcasting repeated: the adjoint of `broadcast_to(·, array.shape)`."""
+    if array.shape == shape:
+        return array
+    extra = array.ndim - len(shape)
+    repeated = tuple(i + extra for i, n in enumerate(shape) if n == 1 and array.shape[i + extra] != 1)
+    return array.sum(axis=tuple(range(extra)) + repeated, keepdims=True).reshape(shape)
+
+
+def channels_last(array: Array) -> Array:
+    """(N, C, *spatial) in any memory order → a C-contiguous (N, *spatial, C), copied only where needed."""
+    xp = array_module(array)
+    return xp.ascontiguousarray(xp.moveaxis(array, 1, -1))
+
+
+def channels_first(array: Array) -> Array:
+    """(N, *spatial, C) → the (N, C, *spatial) view of the same memory."""
+    return array_module(array).moveaxis(array, -1, 1)

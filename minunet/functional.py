@@ -1,0 +1,36 @@
+"""The public functions, in PyTorch's vocabulary, gathered from `minunet.ops`.
+
+A function that `torch.nn.functional` also has takes the same argument names, order, defaults and meaning.
+"""
+
+from minunet.ops.elementwise import absolute as abs  # noqa: A004
+from minunet.ops.elementwise import clip, exp, log, maximum, minimum, sqrt
+from minunet.ops.matmul import linear, matmul
+from minunet.ops.reduce import max, mean, min, sum, var  # noqa: A004
+from minunet.ops.shape import broadcast_to, cat, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
+
+__all__ = [
+    "abs",
+    "broadcast_to",
+    "cat",
+    "center_crop",
+    "clip",
+    "exp",
+    "flatten",
+    "linear",
+    "log",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "permute",
+    "reshape",
+    "sqrt",
+    "squeeze",
+    "sum",
+    "transpose",
+    "unsqueeze",
+    "var",
+]

@@ -1,0 +1,111 @@
+"""Which code computes: `ref` (the definition), `cpu` (Numba) or `gpu` (CUDA).
+
+A heavy operation is a folder with `ref.py` and, where they exist, `cpu.py` and `gpu.py`. It declares its kernels once,
+
+    K = Kernels(__name__, "forward", "grad_x")
+
+and calls `K.forward(x, …)`. The arrays decide: NumPy arrays go to `cpu`, CuPy arrays to `gpu`, and to `ref` where the
+faster set does not have the kernel. `use("ref")` forces one set, and then a missing kernel is an error. `which` tells what ran and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from minunet.arrays import device_of, is_array
+
+_SETS = ("ref", "cpu", "gpu", "auto")
+_FAST_DTYPES = ("float32", "float64")
+
+_forced: ContextVar[str] = ContextVar("kernel_set", default="auto")
+_record: ContextVar[list[Choice] | None] = ContextVar("kernel_record", default=None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One kernel call: which kernel, which set served it, and why."""
+
+    kernel: str
+    served_by: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kernel}: {self.served_by} ({self.reason})"
+
+
+class Kernels:
+    """The kernels of one operation folder, each an attribute that dispatches by the arrays it is given."""
+
+    def __init__(self, package: str, *names: str) -> None:
+        self._package = package
+        for name in names:
+            setattr(self, name, self._dispatcher(name))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:  # reached only for undeclared names
+        raise AttributeError(f"{self._package} declares no kernel {name!r}.")
+
+    def _dispatcher(self, name: str) -> Callable[..., Any]:
+        label = f"{self._package.rsplit('.', 1)[-1]}.{name}"
+
+        def call(*args: Any, **options: Any) -> Any:
+            chosen, reason = self._choose(name, label, args)
+            record = _record.get()
+            if record is not None:
+                record.append(Choice(label, chosen, reason))
+            return getattr(_kernel_module(self._package, chosen), name)(*args, **options)
+
+        return call
+
+    def _choose(self, name: str, label: str, args: tuple[Any, ...]) -> tuple[str, str]:
+        forced = _forced.get()
+        if forced != "auto":
+            if not hasattr(_kernel_module(self._package, forced), name):
+                raise NotImplementedError(f"{label} has no {forced!r} kernel. Use mu.use('auto') or mu.use('ref').")
+            return forced, f"asked for by use({forced!r})"
+        arrays = [a for a in args if is_array(a)]
+        fast = "gpu" if any(device_of(a) == "cuda" for a in arrays) else "cpu"
+        odd = sorted({str(a.dtype) for a in arrays if a.dtype.kind == "f"} - set(_FAST_DTYPES))
+        if odd:
+            return "ref", f"the {fast} kernels take float32 and float64, not {odd[0]}"
+        if fast == "cpu" and importlib.util.find_spec("numba") is None:
+            return "ref", "Numba is not installed"
+        if not hasattr(_kernel_module(self._package, fast), name):
+            return "ref", f"there is no {fast} kernel"
+        return fast, "NumPy arrays" if fast == "cpu" else "CuPy arrays"
+
+
+@cache
+def _kernel_module(package: str, kernel_set: str) -> ModuleType | None:
+    module = f"{package}.{kernel_set}"
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
+
+
+@contextmanager
+def use(kernel_set: str) -> Iterator[None]:
+    """Within the block every heavy operation runs on `kernel_set`: 'ref', 'cpu', 'gpu', or 'auto' (by the arrays)."""
+    if kernel_set not in _SETS:
+        raise ValueError(f"kernel set is one of {', '.join(_SETS)}; got {kernel_set!r}.")
+    token = _forced.set(kernel_set)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@contextmanager
+def recording() -> Iterator[list[Choice]]:
+    """Collects the `Choice` of every kernel call within the block."""
+    choices: list[Choice] = []
+    token = _record.set(choices)
+    try:
+        yield choices
+    finally:
+        _record.reset(token)

@@ -1,0 +1,1 @@
+"""Everything differentiable. Light operations are a file each, heavy ones a folder with `ref`, `cpu` and `gpu` kernels."""

@@ -1,0 +1,99 @@
+"""Rows of the light operations: arithmetic, reductions, shapes, matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minunet import functional as F
+from minunet.testing.opcases.table import BadInput, OpCase, Sample, normal, spaced
+
+Rng = np.random.Generator
+
+
+def _binary(rng: Rng) -> Iterator[Sample]:
+    for a, b in (((3, 4), (3, 4)), ((2, 3, 4), (4,)), ((3, 1), (1, 5)), ((), (2, 2))):
+        yield Sample((spaced(rng, *a), spaced(rng, *b)))
+
+
+def _unary(rng: Rng) -> Iterator[Sample]:
+    yield Sample((spaced(rng, 3, 4),))
+    yield Sample((spaced(rng, 2, 1, 5),))
+
+
+def _positive(rng: Rng) -> Iterator[Sample]:
+    yield Sample((rng.uniform(0.5, 2, (3, 4)),))
+
+
+def _reduction(rng: Rng) -> Iterator[Sample]:
+    for dim in (None, 0, -1, (0, 2)):
+        yield Sample((spaced(rng, 2, 3, 4),), {"dim": dim, "keepdim": dim == 0})
+
+
+def _matmul(rng: Rng) -> Iterator[Sample]:
+    yield Sample((normal(rng, 3, 4), normal(rng, 4, 5)))
+    yield Sample((normal(rng, 2, 3, 4), normal(rng, 4, 5)))
+    yield Sample((normal(rng, 2, 1, 3, 4), normal(rng, 5, 4, 2)))
+
+
+def _linear(rng: Rng) -> Iterator[Sample]:
+    yield Sample((normal(rng, 3, 4), normal(rng, 5, 4), normal(rng, 5)))
+    yield Sample((normal(rng, 2, 3, 4), normal(rng, 5, 4), None))
+
+
+def _cat(rng: Rng) -> Iterator[Sample]:
+    yield Sample((normal(rng, 2, 3, 4), normal(rng, 2, 1, 4)), {"dim": 1})
+    yield Sample((normal(rng, 2, 3), normal(rng, 2, 3), normal(rng, 1, 3)), {"dim": -2})
+
+
+def _crop(rng: Rng) -> Iterator[Sample]:
+    yield Sample((normal(rng, 2, 3, 7, 6),), {"size": (4, 3)})
+    yield Sample((normal(rng, 1, 2, 5),), {"size": (5,)})
+
+
+def _bad_cat() -> Iterator[BadInput]:
+    yield BadInput((np.ones((1, 2, 3)), np.ones((1, 2, 4))), {"dim": 1}, ValueError, r"1×2×3, 1×2×4\. Crop or pad")
+
+
+def _bad_crop() -> Iterator[BadInput]:
+    yield BadInput((np.ones((1, 1, 3, 3)),), {"size": (4, 3)}, ValueError, "cannot cut 4×3 out of 3×3")
+
+
+def _bad_linear() -> Iterator[BadInput]:
+    yield BadInput((np.ones((2, 3)), np.ones((5, 4))), {}, ValueError, r"got 2×3 and 5×4")
+    yield BadInput((np.ones((2, 4)), np.ones((5, 4), np.float32)), {}, TypeError, "mix float32 and float64")
+
+
+CASES = [
+    OpCase("add", lambda a, b: a + b, _binary, "add", lambda t: t.add, linear=()),
+    OpCase("sub", lambda a, b: a - b, _binary, "sub", lambda t: t.sub),
+    OpCase("mul", lambda a, b: a * b, _binary, "mul", lambda t: t.mul, linear=(0, 1)),
+    OpCase("div", lambda a, b: a / (b + 3.0), _binary, "div_shifted", lambda t: lambda a, b: a / (b + 3.0), linear=(0,)),
+    OpCase("maximum", F.maximum, _binary, "maximum", lambda t: t.maximum),
+    OpCase("minimum", F.minimum, _binary, "minimum", lambda t: t.minimum),
+    OpCase("neg", lambda x: -x, _unary, "neg", lambda t: t.neg, linear=(0,)),
+    OpCase("power", lambda x: x**3, _unary, "cube", lambda t: lambda x: x**3),
+    OpCase("exp", F.exp, _unary, "exp", lambda t: t.exp),
+    OpCase("log", F.log, _positive, "log", lambda t: t.log),
+    OpCase("sqrt", F.sqrt, _positive, "sqrt", lambda t: t.sqrt),
+    OpCase("abs", F.abs, _unary, "abs", lambda t: t.abs),
+    OpCase("clip", lambda x: F.clip(x, -0.4, 0.6), _unary, "clip", lambda t: lambda x: x.clip(-0.4, 0.6)),
+    OpCase("sum", F.sum, _reduction, "sum", lambda t: t.sum, linear=(0,)),
+    OpCase("mean", F.mean, _reduction, "mean", lambda t: t.mean, linear=(0,)),
+    OpCase("var", F.var, _reduction, "var", lambda t: t.var),
+    OpCase("max", F.max, _reduction, "max", lambda t: lambda x, dim, keepdim: t.amax(x, () if dim is None else dim, keepdim)),
+    OpCase("min", F.min, _reduction, "min", lambda t: lambda x, dim, keepdim: t.amin(x, () if dim is None else dim, keepdim)),
+    OpCase("matmul", F.matmul, _matmul, "matmul", lambda t: t.matmul, linear=(0, 1)),
+    OpCase("linear", F.linear, _linear, "linear", lambda t: t.nn.functional.linear, linear=(0, 1), bad_inputs=_bad_linear),
+    OpCase(
+        "cat",
+        lambda *tensors, dim: F.cat(tensors, dim),
+        _cat,
+        "cat",
+        lambda t: lambda *tensors, dim: t.cat(tensors, dim),
+        linear=(),
+        bad_inputs=_bad_cat,
+    ),
+    OpCase("center_crop", F.center_crop, _crop, "center_crop", linear=(0,), bad_inputs=_bad_crop),
+]
