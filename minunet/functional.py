@@ -3,6 +3,7 @@
 A function that `torch.nn.functional` also has takes the same argument names, order, defaults and meaning.
 """
 
+from minunet.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from minunet.ops.elementwise import absolute as abs  # noqa: A004
 from minunet.ops.elementwise import clip, exp, log, maximum, minimum, sqrt
 from minunet.ops.matmul import linear, matmul
@@ -15,6 +16,12 @@ __all__ = [
     "cat",
     "center_crop",
     "clip",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "exp",
     "flatten",
     "linear",

@@ -1,0 +1,296 @@
+"""Convolution and transposed convolution: one family of three sums, for any number of spatial axes.
+
+    y[n,o,p] = b[o] + Σ_c Σ_k x̄[n,c,s·p+d·k]·w[o,c,k]          forward
+
+x̄ is x with zero padding; p (output pixel) and k (kernel tap) are index vectors; s is the stride, d the dilation. With g groups
+the sum over c runs over the C/g channels of o's group. Read the same sum as a linear map of x, and of w, and transpose it:
+
+    ∂x̄[n,c,i] = Σ_o Σ_{p,k: s·p+d·k=i} ∂y[n,o,p]·w[o,c,k]       grad_x
+    ∂w[o,c,k] = Σ_n Σ_p ∂y[n,o,p]·x̄[n,c,s·p+d·k]               grad_w
+    ∂b[o]     = Σ_n Σ_p ∂y[n,o,p]
+
+Transposed convolution is `grad_x` used forwards: its weight is (in, out/g, *kernel), its own gradients are `forward` and `grad_w`.
+
+Source: Dumoulin & Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from minunet.autograd import Function
+from minunet.kernels import Kernels
+from minunet.shapes import Pairs, check_rank, ntuple, sizes_text, window_outputs, window_padding, window_span
+from minunet.tensor import Tensor
+
+K: Any = Kernels(__name__, "forward", "grad_x", "grad_w", "grad_b")
+
+_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the window moves. padding: (before, after) for each axis; a negative number crops."""
+
+    stride: tuple[int, ...]
+    padding: Pairs
+    dilation: tuple[int, ...]
+    groups: int
+
+    def outputs(self, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+        return window_outputs("convolution", spatial, kernel, self.stride, self.padding, self.dilation)
+
+
+class Conv(Function):
+    """`forward` above; with activation="relu" the result is max(y, 0), in the same pass over memory."""
+
+    def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, activation: str | None) -> Any:
+        y = K.forward(x, w, b, geometry, activation)
+        ctx.geometry, ctx.activation = geometry, activation
+        ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, y if activation else None)
+        return y
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        x, w, y = ctx.saved
+        gy = _gate(gy, y)
+        gx = K.grad_x(gy, w, None, ctx.geometry, ctx.shapes[0][2:], None) if ctx.needs[0] else None
+        gw = K.grad_w(x, gy, ctx.geometry, ctx.shapes[1][2:]) if ctx.needs[1] else None
+        gb = K.grad_b(gy) if ctx.needs[2] else None
+        return gx, gw, gb
+
+
+class ConvTranspose(Function):
+    """`grad_x` above, plus a bias. `geometry` is that of the convolution it transposes, from `spatial` to x."""
+
+    def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, spatial: tuple[int, ...], activation: str | None) -> Any:
+        y = K.grad_x(x, w, b, geometry, spatial, activation)
+        ctx.geometry, ctx.activation = geometry, activation
+        ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, y if activation else None)
+        return y
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        x, w, y = ctx.saved
+        gy = _gate(gy, y)
+        gx = K.forward(gy, w, None, ctx.geometry, None) if ctx.needs[0] else None
+        gw = K.grad_w(gy, x, ctx.geometry, ctx.shapes[1][2:]) if ctx.needs[1] else None
+        gb = K.grad_b(gy) if ctx.needs[2] else None
+        return gx, gw, gb
+
+
+def _gate(gy: Any, y: Any) -> Any:
+    """Through the fused ReLU: the gradient passes where the output was positive."""
+    return gy if y is None else gy * (y > 0)
+
+
+class _Operands(NamedTuple):
+    x: Tensor  # (N, C, *spatial)
+    batched: bool
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
+def _check(
+    name: str,
+    rank: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    dilation: Any,
+    groups: int,
+    activation: str | None,
+    transposed: bool,
+) -> _Operands:
+    """The operands in canonical form; every way they can fail to fit is said in one sentence."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}.")
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name} expects floating-point input, got {x.dtype}. Convert it with .astype('float32').")
+    axes = _AXES[rank]
+    batched = x.ndim == rank + 2
+    if not batched:
+        check_rank(name, x.shape, rank + 1, f"input (N, C, {axes}) or (C, {axes})")
+        x = x.unsqueeze(0)
+    layout = "(C, O/groups, *kernel)" if transposed else "(O, C/groups, *kernel)"
+    check_rank(name, weight.shape, rank + 2, f"weight {layout} with {rank} kernel axes")
+    if min(weight.shape) < 1:
+        raise ValueError(f"{name}: weight {sizes_text(weight.shape)} has an empty axis.")
+    channels = x.shape[1]
+    if groups < 1 or channels % groups or weight.shape[0] % groups:
+        raise ValueError(
+            f"{name}: {groups} groups must divide the {channels} input channels and the {weight.shape[0]} filters of the weight."
+        )
+    wanted = weight.shape[0] if transposed else weight.shape[1] * groups
+    if channels != wanted:
+        raise ValueError(
+            f"{name}: the input has {channels} channels, the weight {sizes_text(weight.shape)} with groups={groups} expects {wanted}."
+        )
+    outputs = weight.shape[1] * groups if transposed else weight.shape[0]
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{name}: bias must have shape ({outputs},), got {bias.shape}.")
+    return _Operands(x, batched, weight.shape[2:], ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1))
+
+
+def _conv(
+    rank: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    activation: str | None,
+) -> Tensor:
+    name = f"conv{rank}d"
+    x, batched, kernel, stride, dilation = _check(name, rank, input, weight, bias, stride, dilation, groups, activation, False)
+    pairs = window_padding(padding, x.shape[2:], kernel, stride, dilation)
+    window_outputs(name, x.shape[2:], kernel, stride, pairs, dilation)
+    y = Conv.apply(x, weight, bias, geometry=Geometry(stride, pairs, dilation, groups), activation=activation)
+    return y if batched else y.squeeze(0)
+
+
+def _conv_transpose(
+    rank: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+    activation: str | None,
+) -> Tensor:
+    name = f"conv_transpose{rank}d"
+    x, batched, kernel, stride, dilation = _check(name, rank, input, weight, bias, stride, dilation, groups, activation, True)
+    extra = ntuple(output_padding, rank, "output_padding")
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(f"{name}: output_padding {extra} must be smaller than the stride {stride} or the dilation {dilation}.")
+    if isinstance(padding, str) and any(extra):
+        raise ValueError(f"{name}: padding={padding!r} fixes the output size; leave output_padding at 0, got {extra}.")
+    sizes, pairs = [], []
+    sides = ntuple(padding, rank, "padding") if not isinstance(padding, str) else (padding,) * rank
+    for n, k, s, d, side, e in zip(x.shape[2:], kernel, stride, dilation, sides, extra, strict=True):
+        full = (n - 1) * s + window_span(k, d)  # what n windows reach when nothing is cropped
+        if side == "same":
+            size, front = s * n, max(window_span(k, d) - s, 0) // 2
+        elif side == "valid":
+            size, front = max(full, s * n), 0
+        elif isinstance(side, str):
+            raise ValueError(f"{name}: padding is an int, a tuple, 'same' or 'valid'; got {padding!r}.")
+        else:
+            size, front = full - 2 * side + e, side
+        sizes.append(size)
+        pairs.append((front, full - size - front))
+    if min(sizes) < 1:
+        raise ValueError(f"{name}: the output would be {sizes_text(sizes)}. Use less padding or a larger input.")
+    geometry = Geometry(stride, tuple(pairs), dilation, groups)
+    y = ConvTranspose.apply(x, weight, bias, geometry=geometry, spatial=tuple(sizes), activation=activation)
+    return y if batched else y.squeeze(0)
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Convolution over one axis: input (N, C, L), weight (O, C/groups, k) → (N, O, L'). See `conv2d`."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, activation)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Convolution: input (N, C, H, W), weight (O, C/groups, kh, kw), bias (O) → (N, O, H', W').
+
+    H' = ⌊(H + before + after − dilation·(kh − 1) − 1)/stride⌋ + 1. An input without the batch axis is accepted.
+    padding: an int or a pair (the same on both sides), "valid" (none) or "same" with Keras' meaning: H' = ⌈H/stride⌉, the odd
+    row of zeros at the end. activation: None, or "relu" computed as the result is written.
+    Raises ValueError where sizes, channels or groups do not fit, TypeError for integers or mixed dtypes.
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, activation)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Convolution over a volume: input (N, C, D, H, W), weight (O, C/groups, kd, kh, kw) → (N, O, D', H', W'). See `conv2d`."""
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, activation)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Transposed convolution over one axis: input (N, C, L), weight (C, O/groups, k) → (N, O, L'). See `conv_transpose2d`."""
+    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Transposed convolution ("up-convolution"): input (N, C, H, W), weight (C, O/groups, kh, kw), bias (O) → (N, O, H', W').
+
+    H' = (H − 1)·stride − 2·padding + dilation·(kh − 1) + output_padding + 1. UNet's 2×2 with stride 2 doubles the size.
+    padding may be "same" (H' = stride·H) or "valid" with Keras' meaning: "same" crops max(k − stride, 0)//2 rows in front and the
+    rest at the end, which is not PyTorch's padding=1, output_padding=1: that has the same shape but is one pixel off.
+    """
+    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Transposed convolution of a volume: input (N, C, D, H, W), weight (C, O/groups, kd, kh, kw). See `conv_transpose2d`."""
+    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
