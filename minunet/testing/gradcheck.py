@@ -40,7 +40,7 @@ class Direction:
 
 def gradcheck(
     function: Callable[..., Tensor],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | None],
     *,
     step: float = 1e-6,
     tolerance: float = 1e-7,
@@ -50,12 +50,12 @@ def gradcheck(
     """Compares backward with central differences along random directions.
 
     function: takes the inputs, returns one tensor; it must be deterministic (seed a dropout inside it).
-    inputs: tensors; those that require a gradient are moved, all together, and should be float64.
+    inputs: tensors (or None where the function allows it); those that require a gradient are moved, all together, and should be float64.
     step: h. For a function linear in its one moving input use step=1 with float32: there is no truncation error then.
     tolerance: largest error, relative to the size of the terms summed.
     Returns the largest error. Raises GradientError, with both numbers for each input alone, where it exceeds the tolerance.
     """
-    moving = [t for t in inputs if t.requires_grad]
+    moving = [t for t in inputs if t is not None and t.requires_grad]
     if not moving:
         raise ValueError("gradcheck: no input requires a gradient, there is nothing to check.")
     if step < 0.1 and any(t.dtype != np.float64 for t in moving):
@@ -80,7 +80,7 @@ def _direction(rng: np.random.Generator, tensor: Tensor) -> Any:
 
 def _compare(
     function: Callable[..., Tensor],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | None],
     moving: list[Tensor],
     steps: list[Any],
     step: float,
@@ -115,7 +115,7 @@ def _grad_of(tensor: Tensor) -> Any:
 
 def _report(
     function: Callable[..., Tensor],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | None],
     moving: list[Tensor],
     steps: list[Any],
     step: float,
@@ -128,9 +128,9 @@ def _report(
         f"the gradient of {name} is wrong: along a random direction finite differences give {result.finite_difference:.10g}, "
         f"backward gives {result.backward:.10g}; relative error {result.error:.2g}, tolerance {tolerance:.2g}. Each input alone:"
     ]
-    positions = [i for i, t in enumerate(inputs) if t.requires_grad]
+    positions = [i for i, t in enumerate(inputs) if t is not None and t.requires_grad]
     for i, t, v in zip(positions, moving, steps, strict=True):
-        others = [Tensor(o.data) if o is not t else o for o in inputs]
+        others = [o if o is None or o is t else Tensor(o.data) for o in inputs]
         one = _compare(function, others, [t], [v], step, rng)
         kind = f"{t.dtype} {t.shape}" if is_float(t.data) else str(t.dtype)
         lines.append(f"  input {i} ({kind}): {one.finite_difference:.10g} and {one.backward:.10g}, error {one.error:.2g}")

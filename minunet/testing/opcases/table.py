@@ -50,7 +50,7 @@ class BadInput:
 class OpCase:
     """One public function.
 
-    samples(rng): the calls to try. oracle: its name in tests/oracles.py (same inputs and options, float64 NumPy).
+    samples(rng): the calls to try. oracle: its name in tests/oracles/ (same inputs and options, float64 NumPy).
     torch(torch): PyTorch's counterpart, a function of the same arguments. keras(keras, sample): the result computed by
     Keras for the sample as a NumPy array in our layout, or None where Keras has no such call.
     linear: positions of inputs in which the function is linear, each taken alone: checked in float32 with a step of 1.

@@ -1,0 +1,99 @@
+"""What every test stands on: sealed global state, settings of Hypothesis, optional references and real data.
+
+A reference (PyTorch, Keras on JAX …) or data set that is missing skips a test on a user's machine and fails it in CI.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # read when keras is imported
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minunet as mu
+from minunet import autograd, kernels
+
+CI = os.environ.get("CI") == "true"
+DATA = Path(os.environ.get("MINUNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+_slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=_slow)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)
+settings.load_profile("ci" if CI else "dev")
+
+
+def missing(what: str) -> None:
+    """Skips the test with the reason; in CI, where nothing may be missing, fails it."""
+    if CI:
+        pytest.fail(f"{what}; in CI it must be there.", pytrace=False)
+    pytest.skip(what)
+
+
+def require(module: str) -> ModuleType:
+    """A reference implementation, 'torch' or 'keras' for example, with its import warnings silenced."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = importlib.import_module(module)
+    except ImportError as problem:
+        missing(f"reference {module} cannot be imported ({problem}); pip install 'minunet[test]'")
+    if module.partition(".")[0] == "torch":
+        sys.modules["torch"].set_num_threads(2)
+    return loaded
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """real_data('isbi2012') → the folder of a real data set below MINUNET_DATA."""
+
+    def find(name: str) -> Path:
+        folder = DATA / name
+        if not folder.exists():
+            missing(f"no data set {name!r} in {DATA} (set MINUNET_DATA)")
+        return folder
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def sealed() -> Iterator[None]:
+    """Each test starts from seed 0; one that leaves a mode switched on, or moves the process, fails."""
+    mu.manual_seed(0)
+    folder, errors = os.getcwd(), np.geterr()
+    threads = _numba_threads()
+    modes = {
+        "use()": (kernels._forced, "auto"),
+        "which()": (kernels._record, None),
+        "no_grad()": (autograd._grad_enabled, True),
+        "debug()": (autograd._debugging, False),
+    }
+    yield
+    leaked = [name for name, (mode, normal) in modes.items() if mode.get() != normal]
+    for mode, normal in modes.values():
+        mode.set(normal)
+    if os.getcwd() != folder:
+        os.chdir(folder)
+        leaked.append("the working directory")
+    if np.geterr() != errors:
+        np.seterr(**errors)
+        leaked.append("numpy.seterr")
+    if threads and _numba_threads() != threads:
+        sys.modules["numba"].set_num_threads(threads)
+        leaked.append("numba.set_num_threads")
+    assert not leaked, f"the test leaves changed: {', '.join(leaked)}."
+
+
+def _numba_threads() -> int | None:
+    return sys.modules["numba"].get_num_threads() if "numba.np.ufunc.parallel" in sys.modules else None

@@ -1,0 +1,323 @@
+"""The operation table, walked: every property that any operation must have, for every row, sample and kernel set."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minunet as mu
+from minunet import Tensor
+from minunet import functional as F
+from minunet.autograd import Function
+from minunet.testing import gradcheck
+from minunet.testing.opcases import CASES, BadInput, OpCase, Sample
+from tests.conftest import require
+from tests.oracles import ORACLES
+from tests.running import assert_close, call, is_float, kernel_sets, options_of, run, run_torch, samples_of, tensors_of
+
+PROMISED = [
+    *(f"{name}{rank}d" for name in ("conv", "conv_transpose", "max_pool", "avg_pool") for rank in (1, 2, 3)),
+    *("interpolate", "pad", "cat", "linear", "batch_norm", "instance_norm", "group_norm", "dropout", "dropout2d", "dropout3d"),
+    *("relu", "leaky_relu", "prelu", "elu", "sigmoid", "tanh", "softmax", "log_softmax"),
+    *("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss"),
+]
+WINDOWED = [n for n in PROMISED if n.startswith(("conv", "max_pool", "avg_pool", "interpolate"))]
+
+
+def moving(sample: Sample) -> list[int]:
+    """Positions of the inputs that are differentiated."""
+    return [i for i, value in enumerate(sample.inputs) if is_float(value) and i not in sample.constant]
+
+
+def each_sample(wanted: Callable[[OpCase, Sample], Any] = lambda case, sample: True) -> Any:
+    """Parametrises a test over the rows' samples, those that are `wanted`."""
+    rows = [(case, i, sample) for case in CASES for i, sample in enumerate(samples_of(case)) if wanted(case, sample)]
+    return pytest.mark.parametrize(("case", "index", "sample"), [pytest.param(*row, id=f"{row[0].name}-{row[1]}") for row in rows])
+
+
+differentiable = each_sample(lambda case, sample: moving(sample))
+every_sample = each_sample()
+
+
+def sets(case: OpCase, index: int) -> Iterator[str]:
+    """Each kernel set of the sample in turn, switched on; a failure's traceback shows `kernel_set`."""
+    for kernel_set in kernel_sets(case.name, index):
+        with mu.use(kernel_set):
+            yield kernel_set
+
+
+def assert_same(got: Any, want: Any, tolerance: float, what: str) -> None:
+    """Two runs agree in outputs and gradients."""
+    assert len(got.outputs) == len(want.outputs), f"{what}: {len(got.outputs)} outputs, expected {len(want.outputs)}"
+    for i, (a, b) in enumerate(zip(got.outputs, want.outputs, strict=True)):
+        assert_close(a, b, tolerance, f"{what}: output {i}")
+    for i, (a, b) in enumerate(zip(got.grads, want.grads, strict=True)):
+        assert (a is None) == (b is None), f"{what}: gradient {i} is {'missing' if a is None else 'there'}, unlike expected"
+        if a is not None:
+            assert_close(a, b, tolerance, f"{what}: gradient {i}")
+
+
+def assert_identical(got: Any, want: Any, what: str) -> None:
+    """Two runs agree in every bit."""
+    for a, b in zip([*got.outputs, *got.grads], [*want.outputs, *want.grads], strict=True):
+        assert (a is None and b is None) or (a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)), f"{what}: results differ"
+
+
+# what is in the table
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_promised_function_is_there_and_in_the_table(name):
+    if not hasattr(F, name):
+        pytest.xfail(f"minunet.functional has no {name} yet")
+    assert any(case.name == name or case.name.startswith(f"{name}_") for case in CASES), f"{name} has no row in the operation table"
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_public_function_is_in_the_table(name):
+    assert any(case.name == name or case.name.startswith(f"{name}_") for case in CASES), f"{name} has no row in the operation table"
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windowed_row_tries_an_empty_batch(name):
+    if not hasattr(F, name):
+        pytest.xfail(f"minunet.functional has no {name} yet")
+    inputs = [sample.inputs[0] for case in CASES if case.name == name for sample in samples_of(case)]
+    assert any(x is not None and x.shape[0] == 0 for x in inputs), f"no sample of {name} has an empty batch"
+
+
+def test_names_are_unique():
+    names = [case.name for case in CASES]
+    assert not {name for name in names if names.count(name) > 1}
+
+
+# values
+
+
+@each_sample(lambda case, sample: case.oracle)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+def test_values_equal_the_oracle(case, index, sample, dtype):
+    want = ORACLES[case.oracle](*sample.inputs, **sample.options)
+    wanted = list(want) if isinstance(want, tuple) else [want]
+    tolerance = 1e-11 if dtype == np.float64 else case.tolerance32
+    for kernel_set in sets(case, index):
+        outputs = call(case, sample, tensors_of(sample, dtype), dtype)
+        assert len(outputs) == len(wanted), f"{len(outputs)} outputs, the oracle has {len(wanted)}"
+        for y, expected in zip(outputs, wanted, strict=True):
+            assert_close(y.data, expected, tolerance, f"{case}({sample}) on {kernel_set}")
+
+
+@each_sample(lambda case, sample: case.torch and sample.torch and not case.random)
+def test_values_and_gradients_equal_torch(case, index, sample):
+    want = run_torch(require("torch"), case, sample)
+    for kernel_set in sets(case, index):
+        assert_same(run(case, sample), want, 1e-10, f"{case}({sample}) on {kernel_set} against PyTorch")
+
+
+@each_sample(lambda case, sample: case.keras and sample.keras)
+def test_values_equal_keras(case, index, sample):
+    want = case.keras(require("keras"), sample)
+    if want is None:
+        pytest.skip("Keras has no such call")
+    want = np.asarray(want)
+    for kernel_set in sets(case, index):
+        y = call(case, sample, tensors_of(sample, np.float64), np.float64)[0]
+        assert_close(y.data, want, 1e-10 if want.dtype == np.float64 else 1e-5, f"{case}({sample}) on {kernel_set} against Keras")
+
+
+# gradients
+
+
+@differentiable
+def test_gradients_equal_finite_differences(case, index, sample):
+    for _ in sets(case, index):
+        gradcheck(lambda *inputs: call(case, sample, list(inputs), np.float64)[0], tensors_of(sample, np.float64))
+
+
+@each_sample(lambda case, sample: set(case.linear) & set(moving(sample)))
+def test_linear_gradients_equal_differences_with_step_one_in_float32(case, index, sample):
+    for _ in sets(case, index):
+        for position in set(case.linear) & set(moving(sample)):
+            inputs = [t if t is None or i == position else Tensor(t.data) for i, t in enumerate(tensors_of(sample, np.float32))]
+            gradcheck(lambda *x: call(case, sample, list(x), np.float32)[0], inputs, step=1.0, tolerance=2e-5)
+
+
+@differentiable
+def test_float32_gradients_equal_float64(case, index, sample):
+    for kernel_set in sets(case, index):
+        got, want = run(case, sample, np.float32), run(case, sample, np.float64)
+        for i in moving(sample):
+            assert_close(got.grads[i], want.grads[i], 5 * case.tolerance32, f"{case}({sample}) on {kernel_set}: gradient {i}")
+
+
+@each_sample(lambda case, sample: len(moving(sample)) > 1)
+def test_each_gradient_is_right_when_asked_for_alone(case, index, sample):
+    for kernel_set in sets(case, index):
+        together = run(case, sample)
+        for position in moving(sample):
+            others = tuple(i for i in range(len(sample.inputs)) if i != position)
+            alone = run(case, Sample(sample.inputs, sample.options, constant=others))
+            assert [i for i, g in enumerate(alone.grads) if g is not None] == [position]
+            assert_close(alone.grads[position], together.grads[position], 1e-12, f"{case}({sample}) on {kernel_set}: gradient {position}")
+
+
+# arrays
+
+
+@every_sample
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+def test_dtypes_and_shapes(case, index, sample, dtype):
+    for kernel_set in sets(case, index):
+        result = run(case, sample, dtype)
+        assert result.outputs[0].dtype == dtype, f"{case}({sample}) on {kernel_set}: {dtype.__name__} became {result.outputs[0].dtype}"
+        for i in moving(sample):
+            grad, shape = result.grads[i], sample.inputs[i].shape
+            assert grad is not None, f"{case}({sample}) on {kernel_set}: input {i} got no gradient"
+            assert (grad.dtype, grad.shape) == (dtype, shape), f"gradient {i} is {grad.dtype} {grad.shape}, the input {shape}"
+
+
+@every_sample
+def test_inputs_are_not_modified(case, index, sample):
+    for kernel_set in sets(case, index):
+        tensors = tensors_of(sample, np.float64)
+        for t in tensors:
+            if t is not None:
+                t.data.flags.writeable = False
+        outputs = call(case, sample, tensors, np.float64)
+        if outputs[0].requires_grad:
+            gy = np.random.default_rng(7).standard_normal(outputs[0].shape)
+            gy.flags.writeable = False
+            outputs[0].backward(gy)
+        for t, original in zip(tensors, sample.inputs, strict=True):
+            same = t is None or np.array_equal(t.data, original, equal_nan=True)
+            assert same, f"{case}({sample}) on {kernel_set} wrote into its input"
+
+
+def every_second(array: np.ndarray) -> np.ndarray:
+    """The same values, each with a neighbour in memory that is not ours."""
+    if not array.ndim:
+        return array
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), np.nan, array.dtype)
+    wide[..., 1::2] = array
+    return wide[..., 1::2]
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1) if array.ndim > 2 else array.T.copy().T
+
+
+def backwards(array: np.ndarray) -> np.ndarray:
+    """Negative strides on every axis."""
+    turn = (slice(None, None, -1),) * array.ndim
+    return array[turn].copy()[turn]
+
+
+def one_value(array: np.ndarray) -> np.ndarray:
+    """One value everywhere, with strides of 0: what the gradient of a sum looks like."""
+    return np.broadcast_to(array.dtype.type(0.75), array.shape)
+
+
+@every_sample
+@pytest.mark.parametrize("layout", [every_second, channels_last, backwards], ids=lambda f: f.__name__)
+def test_memory_layout_does_not_matter(case, index, sample, layout):
+    for kernel_set in sets(case, index):
+        got = run(case, sample, layout=layout, gy_layout=layout)
+        assert_same(got, run(case, sample), 1e-12, f"{case}({sample}) on {kernel_set}, {layout.__name__}")
+
+
+@differentiable
+def test_a_gradient_with_strides_of_zero(case, index, sample):
+    for kernel_set in sets(case, index):
+        got = run(case, sample, gy_layout=one_value)
+        want = run(case, sample, gy_layout=lambda gy: one_value(gy).copy())
+        assert_same(got, want, 1e-12, f"{case}({sample}) on {kernel_set}")
+
+
+# memory and determinism
+
+
+@differentiable
+def test_saved_arrays_die_with_backward(case, index, sample):
+    for kernel_set in sets(case, index):
+        with no_collector():
+            tensors = tensors_of(sample, np.float64)
+            outputs = call(case, sample, tensors, np.float64)
+            outside = [*(t.data for t in [*tensors, *outputs] if t is not None), *arrays_in(sample.options.values())]
+            nodes = graph_below(outputs[0].node)
+            kept = [a for node in nodes for a in arrays_in(vars(node).values())]
+            saved = [weakref.ref(a) for a in kept if not any(np.shares_memory(a, b) for b in outside)]
+            watched = [weakref.ref(x) for x in [*nodes, *(t for t in [*tensors, *outputs] if t is not None)]]
+            del nodes, kept
+            outputs[0].backward(np.ones(outputs[0].shape))
+            left = [f"{r().dtype} {r().shape}" for r in saved if r() is not None]
+            assert not left, f"{case}({sample}) on {kernel_set}: backward leaves saved arrays alive: {left}"
+            del tensors, outputs, outside
+            left = [type(r()).__name__ for r in watched if r() is not None]
+            assert not left, f"{case}({sample}) on {kernel_set}: a reference cycle keeps {left} alive"
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def graph_below(root: Function | None) -> list[Function]:
+    found, stack = [], [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Function) and not any(node is other for other in found):
+            found.append(node)
+            stack.extend(node._edges)
+    return found
+
+
+def arrays_in(values: Any) -> Iterator[np.ndarray]:
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from arrays_in(value)
+
+
+@every_sample
+def test_two_runs_are_bit_identical(case, index, sample):
+    for kernel_set in sets(case, index):
+        assert_identical(run(case, sample, np.float32), run(case, sample, np.float32), f"{case}({sample}) on {kernel_set}, twice")
+
+
+@every_sample
+def test_threads_do_not_change_a_bit(case, index, sample):
+    numba = require("numba")
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread here")
+    before, results = numba.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            numba.set_num_threads(threads)
+            results.append(run(case, sample, np.float32))
+    finally:
+        numba.set_num_threads(before)
+    assert_identical(*results, f"{case}({sample}) with 1 and 2 threads")
+
+
+# errors
+
+BAD = [pytest.param(case, bad, id=f"{case.name}-{i}") for case in CASES for i, bad in enumerate(case.bad_inputs())]
+
+
+@pytest.mark.parametrize(("case", "bad"), BAD)
+@pytest.mark.parametrize("kernel_set", ["ref", "auto"])
+def test_bad_input_raises_its_sentence(case: OpCase, bad: BadInput, kernel_set: str):
+    inputs = [Tensor(value) if isinstance(value, np.ndarray) else value for value in bad.inputs]
+    with mu.use(kernel_set), pytest.raises(bad.error, match=bad.message):
+        case.function(*inputs, **options_of(Sample((), bad.options), np.float64))
