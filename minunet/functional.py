@@ -3,15 +3,27 @@
 A function that `torch.nn.functional` also has takes the same argument names, order, defaults and meaning.
 """
 
+from minunet.ops.activation import elu, leaky_relu, prelu, relu, sigmoid, tanh
 from minunet.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from minunet.ops.elementwise import absolute as abs  # noqa: A004
 from minunet.ops.elementwise import clip, exp, log, maximum, minimum, sqrt
+from minunet.ops.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+)
 from minunet.ops.matmul import linear, matmul
 from minunet.ops.reduce import max, mean, min, sum, var  # noqa: A004
 from minunet.ops.shape import broadcast_to, cat, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
+from minunet.ops.softmax import log_softmax, softmax
 
 __all__ = [
     "abs",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "broadcast_to",
     "cat",
     "center_crop",
@@ -22,21 +34,33 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cross_entropy",
+    "elu",
     "exp",
     "flatten",
+    "l1_loss",
+    "leaky_relu",
     "linear",
     "log",
+    "log_softmax",
     "matmul",
     "max",
     "maximum",
     "mean",
     "min",
     "minimum",
+    "mse_loss",
+    "nll_loss",
     "permute",
+    "prelu",
+    "relu",
     "reshape",
+    "sigmoid",
+    "softmax",
     "sqrt",
     "squeeze",
     "sum",
+    "tanh",
     "transpose",
     "unsqueeze",
     "var",

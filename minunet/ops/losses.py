@@ -1,0 +1,385 @@
+"""Losses, with PyTorch's arguments and meaning.
+
+Every loss is computed for each element (or each pixel), then reduced: 'none' keeps it, 'sum' adds it up, 'mean' divides the sum
+by the number of elements, by the sum of the class weights that were used where targets are class numbers, or by the sum of
+the weights for `mse_loss` and `l1_loss`.
+
+Classes lie on axis 1 of (N, C, d₁, …), on axis 0 of (C). Losses over classes work on (C, M), M = N·d₁·…: few long rows,
+whatever the memory order of the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minunet.arrays import array_module
+from minunet.autograd import Function
+from minunet.ops.activation import logistic
+from minunet.ops.reduce import sum as sum_
+from minunet.shapes import sizes_text
+from minunet.tensor import Tensor
+
+
+class CrossEntropy(Function):
+    """y[i] = −w[i]·ln p[i, t[i]]    p = softmax over classes of x    ∂x[i, c] = w[i]·∂y[i]·(p[i, c] − [c = t[i]])
+
+    x (N, C, …), t (N, …) in 0 … C−1, w (N, …) or None for ones.
+    """
+
+    def forward(ctx, x: Any, target: Any, scale: Any) -> Any:
+        xp = array_module(x)
+        p = _class_rows(x)  # becomes x − max, then e^…, then the probabilities, in place
+        t = target.reshape(-1)
+        p -= p.max(axis=0)
+        y = -xp.take_along_axis(p, t[None], axis=0)[0]
+        xp.exp(p, out=p)
+        total = p.sum(axis=0)
+        p /= total
+        y += xp.log(total)
+        ctx.save(p, t, scale)
+        y = y.reshape(target.shape)
+        return y if scale is None else y * scale
+
+    def backward(ctx, gy: Any) -> Any:
+        p, t, scale = ctx.saved
+        p[t, array_module(p).arange(t.size)] -= 1
+        p *= (gy if scale is None else gy * scale).reshape(-1)
+        return _from_class_rows(p, ctx.shapes[0]), None, None
+
+
+class SoftCrossEntropy(Function):
+    """y[i] = −Σ_c q[i, c]·ln p[i, c]    ∂x[i, c] = ∂y[i]·(p[i, c]·Σ_k q[i, k] − q[i, c])    ∂q[i, c] = −∂y[i]·ln p[i, c]
+
+    x and q (N, C, …); q is the wanted distribution, times class weights if there are any.
+    """
+
+    def forward(ctx, x: Any, q: Any) -> Any:
+        xp = array_module(x)
+        l = _class_rows(x)
+        l -= l.max(axis=0)
+        l -= xp.log(xp.exp(l).sum(axis=0))
+        rows = _class_rows(q)
+        ctx.save(l, rows)
+        return -(l * rows).sum(axis=0).reshape(_without_classes(x.shape))
+
+    def backward(ctx, gy: Any) -> Any:
+        l, q = ctx.saved
+        g = gy.reshape(-1)
+        gx = _from_class_rows(g * (array_module(l).exp(l) * q.sum(axis=0) - q), ctx.shapes[0]) if ctx.needs[0] else None
+        gq = _from_class_rows(-g * l, ctx.shapes[1]) if ctx.needs[1] else None
+        return gx, gq
+
+
+class NLL(Function):
+    """y[i] = −w[i]·x[i, t[i]]    ∂x[i, c] = −w[i]·∂y[i] where c = t[i], else 0"""
+
+    def forward(ctx, x: Any, target: Any, scale: Any) -> Any:
+        t = target.reshape(-1)
+        ctx.save(t, scale)
+        y = -array_module(x).take_along_axis(_class_rows(x), t[None], axis=0).reshape(target.shape)
+        return y if scale is None else y * scale
+
+    def backward(ctx, gy: Any) -> Any:
+        t, scale = ctx.saved
+        xp = array_module(gy)
+        shape = ctx.shapes[0]
+        gx = xp.zeros((shape[_class_axis(shape)], t.size), dtype=gy.dtype)
+        gx[t, xp.arange(t.size)] = -(gy if scale is None else gy * scale).reshape(-1)
+        return _from_class_rows(gx, shape), None, None
+
+
+class BinaryCrossEntropy(Function):
+    """y = −(t·ln x + (1−t)·ln(1−x)), logarithms held at −100 or above
+
+    ∂x = ∂y·(x − t)/max(x(1−x), 1e-12)    ∂t = ∂y·(ln(1−x) − ln x)
+    """
+
+    def forward(ctx, x: Any, t: Any) -> Any:
+        xp = array_module(x)
+        with np.errstate(divide="ignore"):  # ln 0 = −∞ is what −100 replaces
+            log_x, log_rest = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
+        ctx.save(x, t, log_x, log_rest)
+        return (t - 1) * log_rest - t * log_x
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        x, t, log_x, log_rest = ctx.saved
+        gx = gy * (x - t) / array_module(x).maximum(x * (1 - x), 1e-12) if ctx.needs[0] else None
+        gt = gy * (log_rest - log_x) if ctx.needs[1] else None
+        return gx, gt
+
+
+class BinaryCrossEntropyWithLogits(Function):
+    """y = (1−t)·x + (1 + (v−1)t)·ln(1 + e⁻ˣ)    which is −(v·t·ln σ(x) + (1−t)·ln(1−σ(x))), v the weight of positives
+
+    ∂x = ∂y·((1 + (v−1)t)·σ(x) − v·t)    ∂t = ∂y·((v−1)·ln(1 + e⁻ˣ) − x)
+    """
+
+    def forward(ctx, x: Any, t: Any, v: Any) -> Any:
+        xp = array_module(x)
+        softplus = xp.log1p(xp.exp(-abs(x)))
+        softplus += xp.maximum(-x, 0)  # ln(1 + e⁻ˣ)
+        ctx.save(x, t, v, softplus if ctx.needs[1] else None)
+        return (1 - t) * x + (softplus if v is None else (1 + (v - 1) * t) * softplus)
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        x, t, v, softplus = ctx.saved
+        gx = gt = None
+        if ctx.needs[0]:
+            gx = gy * (logistic(x) - t if v is None else (1 + (v - 1) * t) * logistic(x) - v * t)
+        if ctx.needs[1]:
+            gt = gy * (-x if v is None else (v - 1) * softplus - x)
+        return gx, gt, None
+
+
+class SquaredError(Function):
+    """y = (x − t)²    ∂x = 2·∂y·(x − t)    ∂t = −∂x"""
+
+    def forward(ctx, x: Any, t: Any) -> Any:
+        d = x - t
+        ctx.save(d)
+        return d * d
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        (d,) = ctx.saved
+        g = 2 * gy * d
+        return g if ctx.needs[0] else None, -g if ctx.needs[1] else None
+
+
+class AbsoluteError(Function):
+    """y = |x − t|    ∂x = ∂y·sign(x − t), 0 where they are equal    ∂t = −∂x"""
+
+    def forward(ctx, x: Any, t: Any) -> Any:
+        d = x - t
+        ctx.save(d)
+        return abs(d)
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        (d,) = ctx.saved
+        g = gy * array_module(gy).sign(d)
+        return g if ctx.needs[0] else None, -g if ctx.needs[1] else None
+
+
+def _class_axis(shape: tuple[int, ...]) -> int:
+    return 1 if len(shape) > 1 else 0
+
+
+def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:1] + shape[2:] if len(shape) > 1 else ()
+
+
+def _class_rows(x: Any) -> Any:
+    """(N, C, d₁, …) → a new array (C, N·d₁·…); (C) → (C, 1)."""
+    return array_module(x).moveaxis(x, _class_axis(x.shape), 0).copy().reshape(x.shape[_class_axis(x.shape)], -1)
+
+
+def _from_class_rows(rows: Any, shape: tuple[int, ...]) -> Any:
+    """(C, N·d₁·…) → a view of shape (N, C, d₁, …)."""
+    return array_module(rows).moveaxis(rows.reshape(rows.shape[0], *_without_classes(shape)), 0, _class_axis(shape))
+
+
+def _check_options(name: str, size_average: Any, reduce: Any, reduction: str) -> None:
+    if size_average is not None or reduce is not None:
+        raise ValueError(f"{name}: size_average and reduce were replaced by reduction='mean', 'sum' or 'none' long ago; use that.")
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{name}: reduction is 'none', 'mean' or 'sum'; got {reduction!r}.")
+
+
+def _check_alike(name: str, input: Tensor, target: Tensor) -> None:
+    if input.dtype != target.dtype:
+        raise TypeError(f"{name}: input is {input.dtype}, target {target.dtype}. Convert with target.astype(input.dtype).")
+    if input.shape != target.shape:
+        raise ValueError(
+            f"{name} compares element by element: input is {sizes_text(input.shape) or 'a scalar'}, target "
+            f"{sizes_text(target.shape) or 'a scalar'}. Give both one shape, with reshape or unsqueeze."
+        )
+
+
+def _reduce(loss: Tensor, reduction: str, divisor: Any = None) -> Tensor:
+    """divisor: what 'mean' divides by; None for the number of elements."""
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return sum_(loss)
+    with np.errstate(invalid="ignore"):  # the mean of nothing is NaN, as in PyTorch
+        return sum_(loss) / (loss.size if divisor is None else divisor)
+
+
+def _class_target(name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+    """Class numbers with 0 where they are ignored, and each one's factor (its class's weight, 0 where ignored) or None for ones."""
+    xp = array_module(input.data)
+    classes = input.shape[_class_axis(input.shape)]
+    index = target.data
+    expected = _without_classes(input.shape)
+    if target.shape != expected:
+        raise ValueError(
+            f"{name}: for input {sizes_text(input.shape)} with its {classes} classes on axis {_class_axis(input.shape)} a target of class "
+            f"numbers is {sizes_text(expected) or 'a scalar'}; got {sizes_text(target.shape) or 'a scalar'}."
+        )
+    if index.dtype.kind == "b":
+        index = index.astype("uint8")
+    kept = index != ignore_index
+    unknown = kept & ((index < 0) | (index >= classes))
+    if unknown.any():
+        values = [int(v) for v in xp.unique(index[unknown])[:5]]
+        raise ValueError(
+            f"{name}: the target holds {', '.join(map(str, values))}, but the input has {classes} classes, 0 … {classes - 1}. "
+            f"Map the mask's values to class numbers, or leave a value out with ignore_index={values[0]}."
+        )
+    if kept.all():
+        return Tensor(index), None if weight is None else Tensor(weight.data[index])
+    index = xp.where(kept, index, 0)
+    return Tensor(index), Tensor(kept.astype(input.dtype) if weight is None else weight.data[index] * kept)
+
+
+def _check_classes(name: str, input: Tensor, weight: Tensor | None) -> None:
+    if input.ndim == 0:
+        raise ValueError(f"{name} expects input (N, C), (N, C, d₁, …) or (C), got a scalar.")
+    classes = input.shape[_class_axis(input.shape)]
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"{name}: weight has one element for each of the {classes} classes; got shape {sizes_text(weight.shape) or '()'}.")
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: None = None,
+    ignore_index: int = -100,
+    reduce: None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """−ln softmax(input)[target]: input holds logits, (N, C, d₁, …) or (C).
+
+    target: class numbers (N, d₁, …), any integer type; or probabilities in the shape of input.
+    weight: one factor for each class. ignore_index: the class number that does not count.
+    label_smoothing ε: the target becomes (1−ε)·target + ε/C.
+    """
+    _check_options("cross_entropy", size_average, reduce, reduction)
+    _check_classes("cross_entropy", input, weight)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}.")
+    classes = input.shape[_class_axis(input.shape)]
+    divisor = None
+    if target.dtype.kind == "f":
+        if ignore_index >= 0:
+            raise ValueError("cross_entropy: ignore_index belongs to a target of class numbers; this one holds probabilities.")
+        _check_alike("cross_entropy with probabilities as target", input, target)
+        wanted = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
+    else:
+        index, scale = _class_target("cross_entropy", input, target, weight, ignore_index)
+        divisor = None if scale is None else scale.data.sum()
+        if not label_smoothing:
+            return _reduce(CrossEntropy.apply(input, index, scale), reduction, divisor)
+        hot = array_module(input.data).arange(classes)[:, None] == index.data.reshape(-1)  # (C, M)
+        smooth = (1 - label_smoothing) * hot + label_smoothing / classes
+        smooth *= (target.data != ignore_index).reshape(-1)
+        wanted = Tensor(_from_class_rows(smooth.astype(input.dtype), input.shape))
+    if weight is not None:
+        wanted = wanted * weight.reshape(classes, *(1,) * max(input.ndim - 2, 0))  # (C, 1, …), against (N, C, …)
+    return _reduce(SoftCrossEntropy.apply(input, wanted), reduction, divisor)
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: None = None,
+    ignore_index: int = -100,
+    reduce: None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """−input[target]: input holds log-probabilities (N, C, d₁, …) or (C), target class numbers (N, d₁, …)."""
+    _check_options("nll_loss", size_average, reduce, reduction)
+    _check_classes("nll_loss", input, weight)
+    if target.dtype.kind == "f":
+        raise TypeError(f"nll_loss: target holds class numbers, of an integer type; got {target.dtype}.")
+    index, scale = _class_target("nll_loss", input, target, weight, ignore_index)
+    return _reduce(NLL.apply(input, index, scale), reduction, None if scale is None else scale.data.sum())
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """−(t·ln x + (1−t)·ln(1−x)) for probabilities x; target in the shape of input. Prefer the form with logits.
+
+    weight: a factor for each element, broadcast.
+    """
+    _check_options("binary_cross_entropy", size_average, reduce, reduction)
+    _check_alike("binary_cross_entropy", input, target)
+    if input.size and not bool(((input.data >= 0) & (input.data <= 1)).all()):
+        raise ValueError(
+            f"binary_cross_entropy expects probabilities; the input reaches from {input.data.min():.4g} to {input.data.max():.4g}. "
+            "Use binary_cross_entropy_with_logits for a network's raw output, or apply sigmoid first."
+        )
+    loss = BinaryCrossEntropy.apply(input, target)
+    return _reduce(loss if weight is None else loss * weight, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of σ(input), exact for logits of any size; target in the shape of input.
+
+    weight: a factor for each element, broadcast. pos_weight: a factor for positives alone, broadcast over the target's shape
+    (PyTorch's rule: for (N, C, H, W) one a channel is (C, 1, 1)).
+    """
+    _check_options("binary_cross_entropy_with_logits", size_average, reduce, reduction)
+    _check_alike("binary_cross_entropy_with_logits", input, target)
+    loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight)
+    return _reduce(loss if weight is None else loss * weight, reduction)
+
+
+def _weighted_error(
+    name: str,
+    function: type[Function],
+    input: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None,
+) -> Tensor:
+    _check_alike(name, input, target)
+    loss = function.apply(input, target)
+    if weight is None:
+        return _reduce(loss, reduction)
+    _check_alike(f"{name} with weights", input, weight)
+    return sum_(loss * weight) / sum_(weight) if reduction == "mean" else _reduce(loss * weight, reduction)
+
+
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """(input − target)², shapes equal. weight: a factor for each element; the mean is then Σ w·loss / Σ w."""
+    _check_options("mse_loss", size_average, reduce, reduction)
+    return _weighted_error("mse_loss", SquaredError, input, target, reduction, weight)
+
+
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """|input − target|, shapes equal. weight: a factor for each element; the mean is then Σ w·loss / Σ w."""
+    _check_options("l1_loss", size_average, reduce, reduction)
+    return _weighted_error("l1_loss", AbsoluteError, input, target, reduction, weight)
