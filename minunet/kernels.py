@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -85,6 +86,9 @@ class Kernels:
 @cache
 def _kernel_module(package: str, kernel_set: str) -> ModuleType | None:
     module = f"{package}.{kernel_set}"
+    if kernel_set == "cpu":
+        # Idle OpenMP threads spin by default; beside any other busy thread each parallel loop then loses milliseconds.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when Numba first starts its threads
     return importlib.import_module(module) if importlib.util.find_spec(module) else None
 
 
