@@ -251,7 +251,7 @@ def test_saved_arrays_die_with_backward(case, index, sample):
             outside = [*(t.data for t in [*tensors, *outputs] if t is not None), *arrays_in(sample.options.values())]
             nodes = graph_below(outputs[0].node)
             kept = [a for node in nodes for a in arrays_in(vars(node).values())]
-            saved = [weakref.ref(a) for a in kept if not any(np.shares_memory(a, b) for b in outside)]
+            saved = [weakref.ref(a) for a in kept if a.size and not any(np.shares_memory(a, b) for b in outside)]
             watched = [weakref.ref(x) for x in [*nodes, *(t for t in [*tensors, *outputs] if t is not None)]]
             del nodes, kept
             outputs[0].backward(np.ones(outputs[0].shape))

@@ -31,7 +31,6 @@ def _samples(rank: int, transposed: bool) -> Callable[[Rng], Iterator[Sample]]:
         yield sample(rng, 2, 3, 4, 3, padding=1)
         yield sample(rng, 1, 1, 1, 1, bias=False)
         yield sample(rng, 1, 2, 3, 2, stride=2)
-        yield sample(rng, 2, 2, 2, 3, stride=2, padding=1, activation="relu")
         yield sample(rng, 1, 4, 6, 2, dilation=2, groups=2, bias=False)
         yield sample(rng, 1, 3, 3, 3, padding=2, groups=3)
         yield sample(rng, 1, 2, 17, 3, stride=3, padding=1, dilation=2)
@@ -42,8 +41,8 @@ def _samples(rank: int, transposed: bool) -> Callable[[Rng], Iterator[Sample]]:
         if rank == 2:
             yield sample(rng, 1, 2, 3, (3, 1), stride=(2, 1), padding=(1, 0))
             yield sample(rng, 1, 20, 70, 1)
-            yield Sample((normal(rng, 2, 5, 5), normal(rng, 2, 2, 3, 3), None))  # no batch axis
-            yield Sample((normal(rng, 1, 2, 1, 1), normal(rng, 2, 2, 3, 3), None), {"padding": 1})  # one pixel
+            yield Sample((normal(rng, 2, 5, 5), normal(rng, 2, 2, 3, 3), None), keras=False)  # no batch axis
+            yield Sample((normal(rng, 1, 2, 1, 1), normal(rng, 2, 2, 3, 3), None), {"padding": 1}, keras=False)  # one pixel
         if transposed:
             yield sample(rng, 1, 2, 3, 3, stride=2, padding=1, output_padding=1)
             yield sample(rng, 1, 2, 2, 2, dilation=3, output_padding=2)
@@ -64,8 +63,7 @@ def _torch(name: str) -> Callable[[Any], Callable[..., Any]]:
 def _keras(transposed: bool) -> Callable[[Any, Sample], np.ndarray[Any, Any] | None]:
     def counterpart(keras: Any, sample: Sample) -> np.ndarray[Any, Any] | None:
         x, w, b = (None if a is None else np.asarray(a) for a in sample.inputs)
-        assert x is not None and w is not None
-        if x.shape[0] == 0:
+        if x is None or w is None or x.shape[0] == 0:
             return None
         last, kernel = np.moveaxis(x, 1, -1), np.moveaxis(w, (0, 1), (-1, -2))  # weight: (*kernel, in, out); transposed (*kernel, out, in)
         function = keras.ops.conv_transpose if transposed else keras.ops.conv
@@ -109,8 +107,17 @@ CASES = [
         _torch(f"conv{'_transpose' * transposed}{rank}d"),
         _keras(transposed),
         bad_inputs=(tuple if rank != 2 else _bad_transpose if transposed else _bad_conv),
-        linear=(),
+        linear=(0, 1),
     )
     for transposed in (False, True)
     for rank in (1, 2, 3)
+] + [
+    OpCase(
+        f"conv{'_transpose' * transposed}2d with relu",
+        getattr(F, f"conv{'_transpose' * transposed}2d"),
+        lambda rng: [Sample((normal(rng, 2, 2, 7, 6), normal(rng, 2, 2, 3, 3), normal(rng, 2)), {"padding": 1, "activation": "relu"})],
+        "conv_transpose" if transposed else "conv",
+        _torch(f"conv{'_transpose' * transposed}2d"),
+    )
+    for transposed in (False, True)
 ]
