@@ -5,6 +5,7 @@ A function that `torch.nn.functional` also has takes the same argument names, or
 
 from minunet.ops.activation import elu, leaky_relu, prelu, relu, sigmoid, tanh
 from minunet.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from minunet.ops.dropout import dropout, dropout1d, dropout2d, dropout3d
 from minunet.ops.elementwise import absolute as abs  # noqa: A004
 from minunet.ops.elementwise import clip, exp, log, maximum, minimum, sqrt
 from minunet.ops.losses import (
@@ -16,12 +17,14 @@ from minunet.ops.losses import (
     nll_loss,
 )
 from minunet.ops.matmul import linear, matmul
+from minunet.ops.norm import batch_norm, group_norm, instance_norm, layer_norm
 from minunet.ops.reduce import max, mean, min, sum, var  # noqa: A004
 from minunet.ops.shape import broadcast_to, cat, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
 from minunet.ops.softmax import log_softmax, softmax
 
 __all__ = [
     "abs",
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
@@ -35,10 +38,17 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "cross_entropy",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "exp",
     "flatten",
+    "group_norm",
+    "instance_norm",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log",
