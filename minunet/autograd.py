@@ -33,7 +33,7 @@ from minunet.tensor import Tensor
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
 _debugging: ContextVar[bool] = ContextVar("debugging", default=False)
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent / "_")[:-1]  # with the separator: a neighbour called minunet-runs is not the package
 
 
 class Function:

@@ -83,7 +83,7 @@ class Tensor:
                     "Reduce it with .sum() or .mean(), or pass a gradient of the same shape."
                 )
             grad = xp.ones(self.shape, dtype=self.dtype)
-        grad = grad.data if isinstance(grad, Tensor) else xp.asarray(grad, dtype=self.dtype)
+        grad = xp.asarray(grad.data if isinstance(grad, Tensor) else grad, dtype=self.dtype)
         if grad.shape != self.shape:
             raise ValueError(f"backward(): the gradient has shape {grad.shape}, the tensor {self.shape}.")
         if self.node is None:

@@ -1,7 +1,7 @@
 """Elementwise arithmetic: y[i] = f(a[i], b[i]), with NumPy's broadcasting.
 
 The gradient of a broadcast input is summed over the axes that broadcasting repeated (`sum_to_shape`).
-A Python scalar takes the tensor's dtype.
+A Python scalar takes the tensor's dtype, an integer tensor the floating-point dtype that it meets.
 """
 
 from __future__ import annotations
@@ -26,19 +26,41 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     return Tensor(array_module(like.data).asarray(value, dtype=dtype))
 
 
+def operands(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Both as tensors: a Python number takes the other's dtype, an integer tensor the floating-point dtype it meets."""
+    if isinstance(a, Tensor):
+        b = as_tensor(b, a)
+    else:
+        a = as_tensor(a, b)
+    floats = [t.dtype for t in (a, b) if t.dtype.kind == "f"]
+    if len(floats) == 1:
+        a, b = (t if t.dtype.kind == "f" else Tensor(t.data.astype(floats[0])) for t in (a, b))
+    return a, b
+
+
+def _quotient(a: Any, b: Any) -> Tensor:
+    """a / b; two integer tensors make float32."""
+    a, b = operands(a, b)
+    if a.dtype.kind != "f":
+        a, b = Tensor(a.data.astype(np.float32)), Tensor(b.data.astype(np.float32))
+    return Div.apply(a, b)
+
+
 class _Binary(Function):
     """y = f(a, b), broadcast. Subclasses give `value` and the two partial derivatives times gy."""
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        ctx.save(a, b)
+        ctx.save(*ctx.wanted(a, b))
         return ctx.value(a, b)
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
-        grads = []
-        for need, operand, partial in zip(ctx.needs, (a, b), (ctx.grad_a, ctx.grad_b), strict=True):
-            grads.append(sum_to_shape(partial(gy, a, b), operand.shape) if need else None)
-        return tuple(grads)
+        partials = zip(ctx.needs, ctx.shapes, (ctx.grad_a, ctx.grad_b), strict=True)
+        return tuple(sum_to_shape(partial(gy, a, b), shape) if need else None for need, shape, partial in partials)
+
+    def wanted(ctx, a: Any, b: Any) -> tuple[Any, Any]:
+        """What backward will read: a subclass that needs less says so."""
+        return a, b
 
     def value(ctx, a: Any, b: Any) -> Any:
         raise NotImplementedError
@@ -77,6 +99,9 @@ class Mul(_Binary):
     def value(ctx, a: Any, b: Any) -> Any:
         return a * b
 
+    def wanted(ctx, a: Any, b: Any) -> tuple[Any, Any]:
+        return a if ctx.needs[1] else None, b if ctx.needs[0] else None
+
     def grad_a(ctx, gy: Any, a: Any, b: Any) -> Any:
         return gy * b
 
@@ -89,6 +114,9 @@ class Div(_Binary):
 
     def value(ctx, a: Any, b: Any) -> Any:
         return a / b
+
+    def wanted(ctx, a: Any, b: Any) -> tuple[Any, Any]:
+        return a if ctx.needs[1] else None, b
 
     def grad_a(ctx, gy: Any, a: Any, b: Any) -> Any:
         return gy / b
@@ -237,35 +265,35 @@ class ToDevice(Function):
 @tensor_method("__add__", "__radd__")
 def add(a: Tensor, b: Any) -> Tensor:
     """a + b, broadcast."""
-    return Add.apply(a, as_tensor(b, a))
+    return Add.apply(*operands(a, b))
 
 
 @tensor_method("__sub__")
 def sub(a: Tensor, b: Any) -> Tensor:
     """a − b, broadcast."""
-    return Sub.apply(a, as_tensor(b, a))
+    return Sub.apply(*operands(a, b))
 
 
 @tensor_method("__rsub__")
 def _rsub(a: Tensor, b: Any) -> Tensor:
-    return Sub.apply(as_tensor(b, a), a)
+    return Sub.apply(*operands(b, a))
 
 
 @tensor_method("__mul__", "__rmul__")
 def mul(a: Tensor, b: Any) -> Tensor:
     """a · b, broadcast."""
-    return Mul.apply(a, as_tensor(b, a))
+    return Mul.apply(*operands(a, b))
 
 
 @tensor_method("__truediv__")
 def div(a: Tensor, b: Any) -> Tensor:
     """a / b, broadcast."""
-    return Div.apply(a, as_tensor(b, a))
+    return _quotient(a, b)
 
 
 @tensor_method("__rtruediv__")
 def _rdiv(a: Tensor, b: Any) -> Tensor:
-    return Div.apply(as_tensor(b, a), a)
+    return _quotient(b, a)
 
 
 @tensor_method("__neg__")
@@ -284,12 +312,12 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 def maximum(a: Tensor, b: Any) -> Tensor:
     """The larger of a and b, elementwise; a tie shares the gradient in halves."""
-    return Maximum.apply(a, as_tensor(b, a))
+    return Maximum.apply(*operands(a, b))
 
 
 def minimum(a: Tensor, b: Any) -> Tensor:
     """The smaller of a and b, elementwise; a tie shares the gradient in halves."""
-    return Minimum.apply(a, as_tensor(b, a))
+    return Minimum.apply(*operands(a, b))
 
 
 @tensor_method("exp")
