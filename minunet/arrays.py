@@ -92,3 +92,9 @@ def channels_last(array: Array) -> Array:
 def channels_first(array: Array) -> Array:
     """(N, *spatial, C) → the (N, C, *spatial) view of the same memory."""
     return array_module(array).moveaxis(array, -1, 1)
+
+
+def channels_last_volume(array: Array) -> Array:
+    """(N, C, *spatial) of rank 1, 2 or 3 → a C-contiguous (N, D, H, W, C), where absent axes have size 1."""
+    last = channels_last(array)
+    return last.reshape(last.shape[0], *(1,) * (5 - last.ndim), *last.shape[1:])

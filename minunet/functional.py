@@ -18,12 +18,18 @@ from minunet.ops.losses import (
 )
 from minunet.ops.matmul import linear, matmul
 from minunet.ops.norm import batch_norm, group_norm, instance_norm, layer_norm
+from minunet.ops.pad import pad
+from minunet.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from minunet.ops.reduce import max, mean, min, sum, var  # noqa: A004
 from minunet.ops.shape import broadcast_to, cat, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
 from minunet.ops.softmax import log_softmax, softmax
+from minunet.ops.upsample import interpolate
 
 __all__ = [
     "abs",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -47,6 +53,7 @@ __all__ = [
     "flatten",
     "group_norm",
     "instance_norm",
+    "interpolate",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
@@ -55,12 +62,16 @@ __all__ = [
     "log_softmax",
     "matmul",
     "max",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "maximum",
     "mean",
     "min",
     "minimum",
     "mse_loss",
     "nll_loss",
+    "pad",
     "permute",
     "prelu",
     "relu",

@@ -4,6 +4,8 @@ A window slides over an axis of n elements, padded by (before, after):
 
     span = dilation·(kernel − 1) + 1            what the window covers
     out  = ⌊(n + before + after − span) / stride⌋ + 1
+
+ceil_mode (pooling) rounds up instead: the last window may hang over the end, but must not start beyond the input.
 """
 
 from __future__ import annotations
@@ -61,18 +63,22 @@ def window_outputs(
     stride: tuple[int, ...],
     padding: Pairs,
     dilation: tuple[int, ...],
+    ceil_mode: bool = False,
 ) -> tuple[int, ...]:
     """Output size of each axis; raises ValueError where the window is larger than the padded input."""
     sizes = []
     for n, k, s, (before, after), d in zip(spatial, kernel, stride, padding, dilation, strict=True):
         room = n + before + after - window_span(k, d)
-        if room < 0:
+        last = -(-room // s) if ceil_mode else room // s
+        if ceil_mode and last * s >= n + before:
+            last -= 1
+        if last < 0:
             raise ValueError(
                 f"{name}: the window covers {window_span(k, d)} elements but the padded input has "
                 f"{n + before + after} (input {sizes_text(spatial)}, kernel {sizes_text(kernel)}). "
                 "Use a larger input, a smaller kernel or more padding."
             )
-        sizes.append(room // s + 1)
+        sizes.append(last + 1)
     return tuple(sizes)
 
 

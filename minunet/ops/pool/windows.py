@@ -1,0 +1,56 @@
+"""Where the windows of a pooling lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from minunet.shapes import Pairs, ntuple, sizes_text, window_outputs, window_padding
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Window p covers the elements s·p + d·k − before, k = 0 … kernel − 1, that lie inside the input; on each axis alone.
+
+    spatial, outputs: the input's and the output's size on each axis.
+    """
+
+    spatial: tuple[int, ...]
+    outputs: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Pairs
+    dilation: tuple[int, ...]
+
+    @classmethod
+    def over(
+        cls, name: str, spatial: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+    ) -> Windows:
+        """The windows that `name`'s arguments describe; raises ValueError where they make no sense."""
+        rank = len(spatial)
+        kernel = ntuple(kernel_size, rank, f"{name}: kernel_size", minimum=1)
+        steps = kernel if stride in (None, ()) else ntuple(stride, rank, f"{name}: stride", minimum=1)
+        holes = ntuple(dilation, rank, f"{name}: dilation", minimum=1)
+        if min(spatial) < 1:
+            raise ValueError(f"{name}: the input has no elements to pool, its spatial size is {sizes_text(spatial)}.")
+        pairs = window_padding(padding, spatial, kernel, steps, holes)
+        if not isinstance(padding, str) and any(before > k // 2 for (before, _), k in zip(pairs, kernel, strict=True)):
+            raise ValueError(f"{name}: padding is at most half of kernel_size; got padding {padding!r} for kernel_size {kernel_size!r}.")
+        outputs = window_outputs(name, spatial, kernel, steps, pairs, holes, ceil_mode)
+        return cls(spatial, outputs, kernel, steps, pairs, holes)
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        return tuple(before for before, _ in self.padding)
+
+    def counts(self, include_padding: bool) -> np.ndarray[Any, Any]:
+        """Number of elements in each window, (*outputs); what hangs over the padded input is never counted."""
+        sides = []
+        for n, out, k, s, (before, after) in zip(self.spatial, self.outputs, self.kernel, self.stride, self.padding, strict=True):
+            start = s * np.arange(out) - before
+            low, high = (-before, n + after) if include_padding else (0, n)
+            sides.append(np.minimum(start + k, high) - np.maximum(start, low))
+        return reduce(np.multiply.outer, sides)

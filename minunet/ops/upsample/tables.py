@@ -1,0 +1,61 @@
+"""Interpolation along one axis as a table: y[i] = Σ_t weight[i,t]·x[source[i,t]].
+
+The gradient reads the transposed table, so it is the exact adjoint and a gather: ∂x[j] = Σ_t weightᵀ[j,t]·∂y[sourceᵀ[j,t]].
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Table(NamedTuple):
+    """source, weight: (outputs, terms). Outputs with fewer terms are filled up with weight 0."""
+
+    source: np.ndarray[Any, Any]
+    weight: np.ndarray[Any, Any]
+
+
+def gather_table(source: np.ndarray[Any, Any]) -> Table:
+    """y[i] = x[source[i]]"""
+    return Table(source.reshape(-1, 1).astype(np.int64), np.ones((source.size, 1)))
+
+
+def nearest_table(n: int, out: int, step: float, centre: float) -> Table:
+    """y[i] = x[⌊step·(i + centre)⌋]    centre: 0 in mode 'nearest', 1/2 in 'nearest-exact'
+
+    n: size of the input. step: input elements for each output element. Computed in float32 whatever the tensor's dtype,
+    because PyTorch does: at some sizes the last bit decides which neighbour is taken.
+    """
+    position = (np.arange(out, dtype=np.float32) + np.float32(centre)) * np.float32(step)
+    return gather_table(np.arange(n) if out == n else np.minimum(position.astype(np.int64), n - 1))
+
+
+def linear_table(n: int, out: int, step: float, align_corners: bool) -> Table:
+    """y[i] = (1 − λ)·x[j] + λ·x[j + 1], j + λ = position of output i in the input
+
+    position = i·(n − 1)/(out − 1) with align_corners (the centres of the outermost elements coincide),
+    else max(step·(i + ½) − ½, 0) (the outer edges of the outermost elements coincide).
+    """
+    if out == n:
+        return gather_table(np.arange(n))
+    i = np.arange(out)
+    position = i * ((n - 1) / max(out - 1, 1)) if align_corners else np.maximum(step * (i + 0.5) - 0.5, 0)
+    low = np.minimum(position.astype(np.int64), n - 1)
+    fraction = np.clip(position - low, 0, 1)
+    return Table(np.stack([low, np.minimum(low + 1, n - 1)], axis=1), np.stack([1 - fraction, fraction], axis=1))
+
+
+def transposed(table: Table, n: int) -> Table:
+    """The table of the adjoint, from outputs back to the n inputs."""
+    used = table.weight != 0
+    outputs, _ = np.nonzero(used)
+    inputs, weights = table.source[used], table.weight[used]
+    order = np.argsort(inputs, kind="stable")  # terms of one input in the order of the outputs
+    outputs, inputs, weights = outputs[order], inputs[order], weights[order]
+    terms = np.bincount(inputs, minlength=n)
+    slot = np.arange(inputs.size) - np.repeat(np.cumsum(terms) - terms, terms)
+    result = Table(np.zeros((n, max(terms.max(), 1)), np.int64), np.zeros((n, max(terms.max(), 1))))
+    result.source[inputs, slot], result.weight[inputs, slot] = outputs, weights
+    return result
