@@ -2,8 +2,7 @@
 
 Constructor arguments, defaults, initial distributions and state_dict keys are PyTorch's; sizes and formulas are told at the
 functions. What slides a window also takes padding="same" or "valid" with Keras' meaning. Each family is one class for any
-number of spatial axes; Conv1d, Conv2d, Conv3d … only name the rank. `inplace` is accepted where PyTorch has it, for
-code that comes from there, and changes nothing: no operation writes into its input.
+number of spatial axes; Conv1d, Conv2d, Conv3d … only name the rank.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from minunet import functional
 from minunet.nn import init
 from minunet.nn.module import Module, Parameter
+from minunet.ops.activation import refuse_inplace
 from minunet.shapes import check_rank, ntuple, sizes_text, window_padding, window_span
 from minunet.tensor import Tensor
 
@@ -122,7 +122,7 @@ class _Conv(_ConvNd):
     """Convolution. weight: (out_channels, in_channels/groups, *kernel_size).
 
     padding: an int, one for each axis, or "same" | "valid" with Keras' meaning (any stride). padding_mode: what fills the padding,
-    "zeros", "reflect" or "replicate". activation: None or "relu", computed as the convolution writes its result.
+    "zeros", "reflect", "replicate" or "circular". activation: None or "relu", computed as the convolution writes its result.
     """
 
     def __init__(
@@ -140,8 +140,8 @@ class _Conv(_ConvNd):
         activation: str | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, activation)
-        if padding_mode not in ("zeros", "reflect", "replicate"):
-            raise ValueError(f"{type(self).__name__}: padding_mode is 'zeros', 'reflect' or 'replicate', got {padding_mode!r}.")
+        if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
+            raise ValueError(f"{type(self).__name__}: padding_mode is 'zeros', 'reflect', 'replicate' or 'circular'; got {padding_mode!r}.")
         self._set_kernel((out_channels, in_channels // groups, *self.kernel_size), out_channels, bias)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -467,6 +467,7 @@ class _Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
+        refuse_inplace(type(self).__name__, inplace)
         if not 0 <= p <= 1:
             raise ValueError(f"{type(self).__name__}: p is the probability of dropping, between 0 and 1; got {p}.")
         self.p = p
@@ -510,6 +511,7 @@ class ReLU(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        refuse_inplace(type(self).__name__, inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input)
@@ -520,6 +522,7 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
+        refuse_inplace(type(self).__name__, inplace)
         self.negative_slope = negative_slope
 
     def forward(self, input: Tensor) -> Tensor:
@@ -549,6 +552,7 @@ class ELU(Module):
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
+        refuse_inplace(type(self).__name__, inplace)
         self.alpha = alpha
 
     def forward(self, input: Tensor) -> Tensor:
