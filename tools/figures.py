@@ -1,0 +1,120 @@
+"""Draws the figures of the documentation from the program itself: python tools/figures.py → docs/images/*.png."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+import minunet as mu
+from minunet import functional as F
+from minunet import losses
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+
+
+def _grid(axes: Axes, values: np.ndarray, title: str, colours: np.ndarray | None = None, top: float = 1.0, form: str = "{:.0f}") -> None:
+    """A grid of squares with a number in each; colours: 0 … top, from white to blue."""
+    shades = ListedColormap([tuple(1 - t * (1 - np.array([0.35, 0.62, 0.85]))) for t in np.linspace(0, 1, 256)])
+    axes.imshow(np.zeros_like(values) if colours is None else colours, cmap=shades, vmin=0, vmax=top)
+    for (row, column), value in np.ndenumerate(values):
+        axes.text(column, row, form.format(value), ha="center", va="center", fontsize=9)
+    axes.set_xticks(np.arange(values.shape[1] + 1) - 0.5, [])
+    axes.set_yticks(np.arange(values.shape[0] + 1) - 0.5, [])
+    axes.grid(color="0.7", linewidth=0.8)
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=10)
+
+
+def convolution() -> Figure:
+    """One window of a 3×3 convolution, and the number it gives."""
+    x = np.zeros((6, 6))
+    x[1:5, 2:5] = 1
+    w = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    y = F.conv2d(mu.tensor(x[None, None]), mu.tensor(w[None, None].astype(float))).data[0, 0]
+    figure = Figure(figsize=(8.6, 4.0), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[6, 3, 4])
+    _grid(left, x, "input 6×6", x)
+    _grid(middle, w, "weights 3×3")
+    _grid(right, y, "output 4×4", np.abs(y), top=6)
+    row, column = 1, 0
+    left.add_patch(Rectangle((column - 0.5, row - 0.5), 3, 3, fill=False, edgecolor=ORANGE, linewidth=3))
+    right.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=3))
+    return figure
+
+
+def max_pool() -> Figure:
+    """Forward: the largest of each window. Backward: its gradient goes to where it came from."""
+    x = mu.tensor(np.array([[1.0, 3, 2, 2], [0, 2, 5, 1], [4, 1, 0, 1], [2, 2, 3, 2]])[None, None], requires_grad=True)
+    y = F.max_pool2d(x, 2)
+    gy = np.array([[10.0, 20], [30, 40]])
+    y.backward(gy[None, None])
+    figure = Figure(figsize=(9.6, 2.7), layout="constrained")
+    plots = figure.subplots(1, 4, width_ratios=[4, 2.4, 2.4, 4])
+    won = (x.grad[0, 0] > 0).astype(float)
+    _grid(plots[0], x.data[0, 0], "input", won)
+    _grid(plots[1], y.data[0, 0], "output", np.ones((2, 2)))
+    _grid(plots[2], gy, "slope at the output", np.ones((2, 2)))
+    _grid(plots[3], x.grad[0, 0], "slope at the input", won)
+    for axes in (plots[0], plots[3]):
+        axes.axhline(1.5, color="0.2", linewidth=2)
+        axes.axvline(1.5, color="0.2", linewidth=2)
+    return figure
+
+
+def transposed_overlap() -> Figure:
+    """How many windows of a transposed convolution reach each output pixel: ones in, ones as weights."""
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+    for axes, kernel in zip(figure.subplots(1, 3), (2, 3, 4), strict=True):
+        ones = mu.tensor(np.ones((1, 1, 4, 4)))
+        counts = F.conv_transpose2d(ones, mu.tensor(np.ones((1, 1, kernel, kernel))), stride=2).data[0, 0]
+        _grid(axes, counts, f"{kernel}×{kernel} windows, stride 2", counts - 1, top=4)
+    return figure
+
+
+def losses_compared() -> Figure:
+    """Left: one pixel. Right: everything called background, against the object's share."""
+
+    def logits(p: np.ndarray) -> mu.Tensor:
+        """p: probabilities (pixels,) of class 1 → logits (1, 2, pixels)."""
+        return mu.tensor(np.stack([np.zeros_like(p), np.log(p / (1 - p))])[None])
+
+    kinds: list[tuple[str, str, str, Callable[[mu.Tensor, np.ndarray], mu.Tensor]]] = [
+        ("cross-entropy", BLUE, "-", losses.categorical_cross_entropy),
+        ("cross-entropy, lecture", BLUE, "--", lambda z, t: losses.categorical_cross_entropy(z, t, normalization="lecture")),
+        ("Dice", ORANGE, "-", lambda z, t: losses.dice_loss(z, t, smooth=0)),
+        ("Dice, lecture", ORANGE, "--", losses.lecture_dice_loss),
+    ]
+    figure = Figure(figsize=(9.6, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    p, shares = np.linspace(0.01, 0.999, 200), np.array([1, 2, 5, 10, 20, 50, 100, 200, 500]) / 1000
+    nobody = logits(np.full(1000, 0.01))
+    for name, colour, dash, loss in kinds:
+        left.plot(p, [loss(logits(np.array([q])), np.ones((1, 1), int)).item() for q in p], dash, color=colour, label=name)
+        targets = [(np.arange(1000) < 1000 * share).astype(int)[None] for share in shares]
+        right.plot(shares, [loss(nobody, target).item() for target in targets], dash, color=colour, marker=".")
+    left.set(title="one pixel", xlabel="probability of its true class", ylabel="loss", ylim=(0, 3))
+    right.set(title="all called background (p = 0.01)", xlabel="share of the object in the image", xscale="log", ylim=(0, 3))
+    right.set_xticks([0.001, 0.01, 0.1, 0.5], ["0.1 %", "1 %", "10 %", "50 %"])
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    left.legend()
+    return figure
+
+
+FIGURES = {
+    "convolution": convolution,
+    "transposed_overlap": transposed_overlap,
+    "losses": losses_compared,
+}
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    for name, draw in FIGURES.items():
+        path = IMAGES / f"{name}.png"
+        draw().savefig(path, dpi=110, metadata={"Software": None})
+        print(f"{path.stat().st_size / 1024:6.0f} KB  {path}")
