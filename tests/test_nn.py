@@ -3,16 +3,251 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 import minunet as mu
 from minunet import nn
+from minunet.nn import init
 
 from .conftest import require
 
-RNG = np.random.default_rng(0)
+IMAGE = (2, 4, 9, 8)
+LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 1, "dilation": 2}, (2, 4, 9)),
+    ("Conv2d", (4, 6, 3), {}, IMAGE),
+    ("Conv2d", (4, 6, (3, 2), (2, 1), (1, 0)), {"groups": 2, "bias": False}, IMAGE),
+    ("Conv2d", (4, 6, 4), {"padding": "same", "padding_mode": "reflect"}, IMAGE),
+    ("Conv2d", (4, 6, 3), {"padding": (2, 1), "padding_mode": "replicate", "stride": 2}, IMAGE),
+    ("Conv2d", (4, 6, 3), {"padding": (2, 1), "padding_mode": "circular"}, IMAGE),
+    ("Conv2d", (4, 6, 3), {"padding": "valid"}, IMAGE),
+    ("Conv3d", (2, 3, 3), {"padding": 1}, (1, 2, 4, 5, 3)),
+    ("ConvTranspose1d", (4, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1}, (2, 4, 9)),
+    ("ConvTranspose2d", (4, 6, 2), {"stride": 2}, IMAGE),
+    ("ConvTranspose2d", (4, 6, 3, 2, 1, (1, 0), 2, False, 2), {}, IMAGE),
+    ("ConvTranspose3d", (2, 3, 2), {"stride": 2}, (1, 2, 3, 2, 3)),
+    ("MaxPool1d", (2,), {}, (2, 4, 9)),
+    ("MaxPool2d", (3,), {"stride": 2, "padding": 1, "ceil_mode": True}, IMAGE),
+    ("MaxPool3d", (2,), {}, (1, 2, 4, 5, 3)),
+    ("AvgPool1d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}, (2, 4, 9)),
+    ("AvgPool2d", (2,), {"divisor_override": 3}, IMAGE),
+    ("AvgPool3d", (2,), {"ceil_mode": True}, (1, 2, 4, 5, 3)),
+    ("Upsample", (), {"scale_factor": 2}, IMAGE),
+    ("Upsample", (), {"size": (5, 12), "mode": "bilinear", "align_corners": True}, IMAGE),
+    ("BatchNorm1d", (4,), {}, (6, 4)),
+    ("BatchNorm1d", (4,), {"affine": False}, (2, 4, 9)),
+    ("BatchNorm2d", (4,), {"eps": 1e-3, "momentum": 0.3}, IMAGE),
+    ("BatchNorm2d", (4,), {"momentum": None}, IMAGE),
+    ("BatchNorm2d", (4,), {"track_running_stats": False}, IMAGE),
+    ("BatchNorm3d", (2,), {}, (2, 2, 4, 5, 3)),
+    ("InstanceNorm1d", (4,), {}, (2, 4, 9)),
+    ("InstanceNorm2d", (4,), {"affine": True}, IMAGE),
+    ("InstanceNorm2d", (4,), {"track_running_stats": True}, IMAGE),
+    ("InstanceNorm3d", (2,), {}, (2, 2, 4, 5, 3)),
+    ("GroupNorm", (2, 4), {}, IMAGE),
+    ("GroupNorm", (1, 4), {"affine": False, "eps": 1e-3}, IMAGE),
+    ("Dropout", (0.0,), {}, IMAGE),
+    ("Dropout1d", (0.0,), {}, (2, 4, 9)),
+    ("Dropout2d", (1.0,), {}, IMAGE),
+    ("Dropout3d", (1.0,), {}, (2, 2, 4, 5, 3)),
+    ("ReLU", (), {}, IMAGE),
+    ("LeakyReLU", (), {}, IMAGE),
+    ("PReLU", (), {}, IMAGE),
+    ("PReLU", (4, 0.1), {}, IMAGE),
+    ("ELU", (0.7,), {}, IMAGE),
+    ("Sigmoid", (), {}, IMAGE),
+    ("Tanh", (), {}, IMAGE),
+    ("Softmax", (1,), {}, IMAGE),
+    ("LogSoftmax", (), {"dim": 1}, IMAGE),
+    ("Linear", (8, 3), {}, IMAGE),
+    ("Linear", (8, 3, False), {}, (5, 8)),
+    ("Flatten", (), {}, IMAGE),
+    ("Flatten", (2,), {}, IMAGE),
+    ("Identity", (54,), {"unused": True}, IMAGE),
+]
+
+
+def named(case: tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]) -> str:
+    name, args, options, shape = case
+    return f"{name}({', '.join([*map(str, args), *(f'{k}={v}' for k, v in options.items())])}) on {'x'.join(map(str, shape))}"
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+@pytest.mark.parametrize("case", LAYERS, ids=named)
+def test_each_layer_has_pytorchs_state_and_results(case: Any) -> None:
+    torch = require("torch")
+    name, args, options, shape = case
+    ours, theirs = getattr(nn, name)(*args, **options), getattr(torch.nn, name)(*args, **options)
+    described = {key: (value.shape, str(value.dtype)) for key, value in ours.state_dict().items()}
+    assert list(described) == list(theirs.state_dict())
+    assert described == {key: (tuple(v.shape), str(v.dtype).removeprefix("torch.")) for key, v in theirs.state_dict().items()}
+
+    theirs.load_state_dict({key: torch.tensor(value.data) for key, value in ours.state_dict().items()})  # from us to them
+    for mode in (True, True, False):
+        values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        x, z = mu.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+        y, w = ours.train(mode)(x), theirs.train(mode)(z)
+        np.testing.assert_allclose(y.data, w.detach().numpy(), rtol=1e-5, atol=1e-5)
+        gy = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+        ours.zero_grad()
+        theirs.zero_grad()
+        y.backward(gy)
+        w.backward(torch.tensor(gy))
+        np.testing.assert_allclose(x.grad, z.grad.numpy(), rtol=1e-4, atol=1e-4)
+        for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-4, atol=1e-4, err_msg=key)
+    for key, value in theirs.state_dict().items():  # running statistics went the same way
+        np.testing.assert_allclose(ours.state_dict()[key].data, value.numpy(), rtol=1e-5, atol=1e-6, err_msg=key)
+
+    again = getattr(torch.nn, name)(*args, **options).eval()  # from them to us
+    ours.load_state_dict(again.state_dict())
+    np.testing.assert_allclose(ours(mu.tensor(values)).data, again(torch.tensor(values)).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+LOSSES: list[tuple[str, dict[str, Any]]] = [
+    ("L1Loss", {}),
+    ("MSELoss", {"reduction": "sum"}),
+    ("BCELoss", {}),
+    ("BCEWithLogitsLoss", {"pos_weight": [1.0, 2.0, 0.5]}),
+    ("NLLLoss", {"weight": [1.0, 2.0, 0.5], "ignore_index": 2}),
+    ("CrossEntropyLoss", {}),
+    ("CrossEntropyLoss", {"weight": [1.0, 2.0, 0.5], "label_smoothing": 0.1, "reduction": "none"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), LOSSES, ids=str)
+def test_each_loss_equals_pytorch(name: str, options: dict[str, Any]) -> None:
+    torch = require("torch")
+    rng = np.random.default_rng(0)
+    arrays = {key: np.array(value, np.float32) if isinstance(value, list) else value for key, value in options.items()}
+    ours = getattr(nn, name)(**arrays)
+    theirs = getattr(torch.nn, name)(**{k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()})
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    scores = rng.uniform(0.1, 0.9, (5, 3)).astype(np.float32)
+    target = rng.integers(0, 3, 5) if name in ("NLLLoss", "CrossEntropyLoss") else rng.uniform(0, 1, (5, 3)).astype(np.float32)
+    loss = ours(mu.tensor(scores), mu.tensor(target))
+    np.testing.assert_allclose(loss.data, theirs(torch.tensor(scores), torch.tensor(target)).numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("output_size", [(17, 15), (18, 16), (2, 6, 17, 16)])
+def test_transposed_convolution_to_a_wanted_size(output_size: tuple[int, ...]) -> None:
+    torch = require("torch")
+    ours, theirs = nn.ConvTranspose2d(4, 6, 3, 2, 1), torch.nn.ConvTranspose2d(4, 6, 3, 2, 1)
+    ours.load_state_dict(theirs.state_dict())
+    x = np.random.default_rng(0).standard_normal(IMAGE).astype(np.float32)
+    expected = theirs(torch.tensor(x), output_size=output_size).detach().numpy()
+    np.testing.assert_allclose(ours(mu.tensor(x), output_size=output_size).data, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_same_padding_with_a_stride_is_keras_and_relu_is_fused() -> None:
+    x = mu.tensor(np.random.default_rng(0).standard_normal((1, 2, 7, 6)).astype(np.float32))
+    plain = nn.Conv2d(2, 3, 3, stride=2, padding="same")
+    fused = nn.Conv2d(2, 3, 3, stride=2, padding="same", activation="relu")
+    fused.load_state_dict(plain.state_dict())
+    assert plain(x).shape == (1, 3, 4, 3)
+    np.testing.assert_allclose(fused(x).data, np.maximum(plain(x).data, 0), atol=1e-6)
+    assert nn.ConvTranspose2d(2, 3, 3, stride=2, padding="same", activation="relu")(x).shape == (1, 3, 14, 12)
+    assert nn.MaxPool2d(3, 2, "same")(x).shape == (1, 2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), "Conv2d: 3 input and 4 output channels must be positive multiples of groups=2"),
+        (lambda: nn.Conv2d(1, 4, 0), "kernel_size must be at least 1, got 0"),
+        (lambda: nn.Conv2d(1, 4, (3, 3, 3)), r"kernel_size is an int or 2 ints, got \(3, 3, 3\)"),
+        (lambda: nn.Conv2d(1, 4, 3, padding="full"), "padding is an int, a tuple, 'same' or 'valid'; got 'full'"),
+        (lambda: nn.Conv2d(1, 4, 3, padding_mode="mirror"), "padding_mode is 'zeros', 'reflect'.*got 'mirror'"),
+        (lambda: nn.Conv2d(1, 4, 3, activation="elu"), "activation is None or 'relu', got 'elu'"),
+        (lambda: nn.ConvTranspose2d(1, 4, 3, padding_mode="reflect"), "padding_mode is 'zeros', got 'reflect'"),
+        (lambda: nn.GroupNorm(3, 4), "4 channels cannot be split into 3 equal groups"),
+        (lambda: nn.Dropout2d(1.5), "between 0 and 1; got 1.5"),
+        (lambda: nn.ReLU(inplace=True), "inplace=True is not supported"),
+        (lambda: nn.BatchNorm2d(2)(mu.tensor(np.ones((1, 2, 3), np.float32))), r"BatchNorm2d expects \(N, C, H, W\), got 3 axes"),
+        (
+            lambda: nn.ConvTranspose2d(1, 1, 3, 2)(mu.tensor(np.ones((1, 1, 4, 4), np.float32)), output_size=(12, 9)),
+            "output_size 12×9 is out of reach; an input of 4×4 gives from 9×9 to 10×10",
+        ),
+        (
+            lambda: nn.ConvTranspose2d(1, 1, 3, 2, "same")(mu.tensor(np.ones((1, 1, 4, 4), np.float32)), output_size=(8, 8)),
+            "padding='same' fixes the output size",
+        ),
+    ],
+)
+def test_bad_arguments_say_what_to_do(build: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_dropout_is_off_in_eval_and_follows_the_seed() -> None:
+    layer, x = nn.Dropout(0.5), mu.tensor(np.ones((4, 100), np.float32))
+    mu.manual_seed(7)
+    first = layer(x).data
+    mu.manual_seed(7)
+    np.testing.assert_array_equal(layer(x).data, first)
+    assert set(np.unique(first)) == {0, 2}
+    np.testing.assert_array_equal(layer.eval()(x).data, x.data)
+
+
+INITIALISERS: list[tuple[str, dict[str, Any]]] = [
+    ("uniform_", {"a": -2.0, "b": 0.5}),
+    ("normal_", {"mean": 1.0, "std": 0.3}),
+    ("trunc_normal_", {"mean": 0.3, "std": 0.8, "a": -0.5, "b": 1.0}),
+    ("kaiming_uniform_", {}),
+    ("kaiming_uniform_", {"a": 0.2, "mode": "fan_out"}),
+    ("kaiming_normal_", {"nonlinearity": "relu"}),
+    ("xavier_uniform_", {"gain": 2.0}),
+    ("xavier_normal_", {}),
+    ("constant_", {"val": 0.3}),
+    ("zeros_", {}),
+    ("ones_", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), INITIALISERS, ids=str)
+def test_initialisers_draw_from_pytorchs_distributions(name: str, options: dict[str, Any]) -> None:
+    torch = require("torch")
+    torch.manual_seed(0)
+    mu.manual_seed(0)
+    ours, theirs = nn.Parameter(np.empty((60, 40, 3, 3), np.float32)), torch.empty(60, 40, 3, 3)
+    assert getattr(init, name)(ours, **options) is ours
+    getattr(torch.nn.init, name)(theirs, **options)
+    quantiles = np.linspace(0.05, 0.95, 9)
+    spread = theirs.std().item()
+    np.testing.assert_allclose(np.quantile(ours.data, quantiles), np.quantile(theirs.numpy(), quantiles), atol=0.05 * spread + 1e-7)
+    assert np.abs(ours.data).max() <= max(1.1 * theirs.abs().max().item(), 0)
+
+
+def test_gains_equal_pytorch() -> None:
+    torch = require("torch")
+    for name in ("linear", "conv2d", "conv_transpose3d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
+        assert init.calculate_gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
+    assert init.calculate_gain("leaky_relu", 0.3) == pytest.approx(torch.nn.init.calculate_gain("leaky_relu", 0.3))
+    with pytest.raises(ValueError, match=r"calculate_gain knows .*relu.*got 'gelu'"):
+        init.calculate_gain("gelu")
+
+
+def test_he_normal_is_cut_and_has_the_wanted_deviation() -> None:
+    mu.manual_seed(0)
+    kernel = init.he_normal_(nn.Parameter(np.empty((64, 32, 3, 3), np.float32))).data
+    wanted = np.sqrt(2 / (32 * 9))
+    assert kernel.std() == pytest.approx(wanted, rel=0.02)
+    assert np.abs(kernel).max() <= 2 * wanted / 0.8796
+    assert np.abs(init.kaiming_normal_(nn.Parameter(kernel.copy()), nonlinearity="relu").data).max() > 3.5 * wanted
+
+
+def test_initialisation_follows_the_seed_and_refuses_what_has_no_fan() -> None:
+    mu.manual_seed(5)
+    first = nn.Conv2d(3, 4, 3).weight.data
+    mu.manual_seed(5)
+    np.testing.assert_array_equal(nn.Conv2d(3, 4, 3).weight.data, first)
+    with pytest.raises(ValueError, match="need a kernel of at least 2 axes, got 3"):
+        init.he_normal_(nn.Parameter(np.empty(3, np.float32)))
+    with pytest.raises(ValueError, match="practically nothing"):
+        init.trunc_normal_(nn.Parameter(np.empty(3, np.float32)), a=7, b=8)
 
 
 class Twin(nn.Module):

@@ -13,14 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minunet import functional
+from minunet import functional as F
 from minunet.nn import init
 from minunet.nn.module import Module, Parameter
 from minunet.ops.activation import refuse_inplace
 from minunet.shapes import check_rank, ntuple, sizes_text, window_padding, window_span
 from minunet.tensor import Tensor
-
-F: Any = functional
 
 
 def _zeros(*shape: int) -> Parameter:
