@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
 
 DEPTH = 96  # numbers of x̄ taken at a time: a panel of DEPTH × 64 float32 weights, 24 KB, stays in L1
-PIXELS = 48  # pixels whose sums are held at a time: 48 × 64 float32, 12 KB, beside it; a multiple of every block's rows
+PIXELS = 96  # pixels whose sums are held at a time: a panel is used for so many before the next one is fetched
 SLACK = 16  # pixels allocated beyond an image (times the stride), because the last block reads, and discards, what follows it
 PARTS = 16  # parts into which the pixels of a weight gradient are split, at most
 PART_ELEMENTS = 1 << 21  # and at most so many partial sums in all
@@ -82,15 +82,12 @@ def grad_w(x: Any, gy: Any, geometry: Geometry, kernel: tuple[int, ...]) -> Any:
         total += -(-taps * channels // rows) * rows  # each run rounded up to whole blocks
     pixel_rows = int(np.prod(gy.shape[:1] + gy.shape[2:-1]))
     parts = max(1, min(PARTS, pixel_rows, PART_ELEMENTS // (total * columns)))
+    table, right = np.array(runs), _volume(channels_last(gy))
     for group in range(groups):
-        part = slice(group * outputs, (group + 1) * outputs)
-        right = channels_last(gy[:, part])
-        if columns != outputs:
-            right = np.pad(right, ((0, 0),) * (right.ndim - 1) + ((0, columns - outputs),))
         sums = np.zeros((parts, total, columns), dtype=x.dtype)
-        shifted = np.array([(start + group * channels, n, first) for start, n, first in runs])
-        _sum_over_pixels(image, _volume(right), shifted, _triple(geometry.stride, 1), sums, block, rows, width, sums.dtype.type(0))
-        _collect(sums, shifted, gw[part].reshape(outputs, channels, -1))
+        places = (group * channels, group * outputs, outputs)
+        _sum_over_pixels(image, right, table, _triple(geometry.stride, 1), *places, sums, block, rows, width, x.dtype.type(0))
+        _collect(sums, table, gw[group * outputs : (group + 1) * outputs].reshape(outputs, channels, -1))
     return gw
 
 
@@ -170,8 +167,10 @@ def _sum_over_taps(
         cuts = np.linspace(0, length, -(-length // DEPTH) + 1).astype(int)
         pieces += [(where + a, first * channels + a, z - a) for a, z in pairwise(cuts)]
     table = np.array(pieces, dtype=np.int64).reshape(-1, 3)
-    places = (_triple(stride, 1), _triple(start, 0), _triple(step, 1), group * outputs, outputs)
-    _sum_taps(image, table, packed, bias, _volume(y), *places, block, rows, activation == "relu", y.dtype.type(0))
+    volume = _volume(y)
+    places = (volume.shape[:4], _triple(stride, 1), _triple(start, 0), _triple(step, 1), group * outputs, outputs)
+    flat = volume.reshape(-1, volume.shape[4])
+    _sum_taps(image, table, packed, bias, flat, *places, block, rows, activation == "relu", y.dtype.type(0))
 
 
 @njit(parallel=True, cache=True)
@@ -204,62 +203,82 @@ def _pack(matrix, packed):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True)
-def _sum_taps(image, pieces, packed, bias, y, stride, start, step, first, outputs, block, rows, relu, zero):  # type: ignore[no-untyped-def]
-    """One task: a row of output pixels, PIXELS at a time, for one panel of output channels after another."""
+def _sum_taps(image, pieces, packed, bias, y, shape, stride, start, step, first, outputs, block, rows, relu, zero):  # type: ignore[no-untyped-def]
+    """One task: a panel of output channels for some lines of output pixels, at most PIXELS pixels at a time of each.
+
+    y is flat, (pixels, channels), of the volume `shape` = (N, D, H, W); `start` and `step` choose which of its pixels are computed.
+    """
     size = image.itemsize
     _, D, H, W, C = image.shape
-    N, depth, height, width, _ = y.shape
-    depth = (depth - start[0] + step[0] - 1) // step[0]
-    height = (height - start[1] + step[1] - 1) // step[1]
-    width = (width - start[2] + step[2] - 1) // step[2]
+    N = shape[0]
+    depth = (shape[1] - start[0] + step[0] - 1) // step[0]
+    height = (shape[2] - start[1] + step[1] - 1) // step[1]
+    width = (shape[3] - start[2] + step[2] - 1) // step[2]
     panels, length, columns = packed.shape
-    for task in prange(N * depth * height):
-        n, d, h = task // (depth * height), task // height % depth, task % height
-        corner = image.ctypes.data + size * C * W * (stride[1] * h + H * (stride[0] * d + D * n))
-        line = y[n, start[0] + step[0] * d, start[1] + step[1] * h]
-        sums = np.empty((PIXELS, columns), dtype=y.dtype)
-        for panel in range(panels):
-            o = first + panel * columns
-            kept = min(columns, outputs - panel * columns)
-            for w in range(0, width, PIXELS):
-                pixels = min(PIXELS, width - w)
-                for p in range(PIXELS):
-                    for j in range(columns):
-                        sums[p, j] = bias[panel, j]
-                for i in range(len(pieces)):
-                    a = corner + size * (w * stride[2] * C + pieces[i, 0])
-                    b = packed.ctypes.data + size * columns * (panel * length + pieces[i, 1])
+    total = N * depth * height
+    chunk = min(width, PIXELS)
+    held = (chunk + rows - 1) // rows * rows  # the last block of a line computes pixels beyond it, which nobody reads
+    lines = max(1, min(PIXELS // chunk, total // 16))
+    groups = (total + lines - 1) // lines
+    for task in prange(panels * groups):
+        panel, begin = task // groups, task % groups * lines
+        count = min(lines, total - begin)
+        o, kept = first + panel * columns, min(columns, outputs - panel * columns)
+        sums = np.empty((lines * held, columns), dtype=y.dtype)
+        for w in range(0, width, chunk):
+            pixels = min(chunk, width - w)
+            for p in range(count * held):
+                for j in range(columns):
+                    sums[p, j] = bias[panel, j]
+            for i in range(len(pieces)):
+                b = packed.ctypes.data + size * columns * (panel * length + pieces[i, 1])
+                for l in range(count):
+                    line = begin + l
+                    n, d, h = line // (depth * height), line // height % depth, line % height
+                    corner = C * (stride[2] * w + W * (stride[1] * h + H * (stride[0] * d + D * n)))
+                    a = image.ctypes.data + size * (corner + pieces[i, 0])
+                    c = sums.ctypes.data + size * l * held * columns
                     for p in range(0, pixels, rows):
                         at = a + size * p * stride[2] * C
-                        tile(block, at, stride[2] * C, 1, b, columns, sums.ctypes.data + size * p * columns, columns, pieces[i, 2], zero)
+                        tile(block, at, stride[2] * C, 1, b, columns, c + size * p * columns, columns, pieces[i, 2], zero)
+            for l in range(count):
+                line = begin + l
+                n, d, h = line // (depth * height), line // height % depth, line % height
+                d, h = start[0] + step[0] * d, start[1] + step[1] * h
+                corner = start[2] + step[2] * w + shape[3] * (h + shape[2] * (d + shape[1] * n))
                 for p in range(pixels):
-                    target = line[start[2] + step[2] * (w + p)]
+                    q = corner + step[2] * p
                     for j in range(kept):
-                        value = sums[p, j]
-                        target[o + j] = zero if relu and value < zero else value
+                        value = sums[l * held + p, j]
+                        y[q, o + j] = zero if relu and value < zero else value
 
 
 @njit(parallel=True, cache=True)
-def _sum_over_pixels(image, gy, runs, stride, sums, block, rows, columns, zero):  # type: ignore[no-untyped-def]
+def _sum_over_pixels(image, gy, runs, stride, channel, first, outputs, sums, block, rows, columns, zero):  # type: ignore[no-untyped-def]
     """sums[part, (tap, c), o] = Σ over the part's pixels of x̄[pixel, (tap, c)] · ∂y[pixel, o]. One task: a part, a run, a panel."""
     size = image.itemsize
     _, D, H, W, C = image.shape
-    N, depth, height, width, outputs = gy.shape
-    parts, total, _ = sums.shape
-    panels = outputs // columns
+    N, depth, height, width, _ = gy.shape
+    parts, total, wide = sums.shape
+    panels = wide // columns
     lines = N * depth * height
     for task in prange(parts * len(runs) * panels):
         part, run, panel = task // (len(runs) * panels), task // panels % len(runs), task % panels
-        target = sums.ctypes.data + size * (outputs * (total * part + runs[run, 2]) + panel * columns)
+        target = sums.ctypes.data + size * (wide * (total * part + runs[run, 2]) + panel * columns)
+        kept = min(columns, outputs - panel * columns)
+        right = np.zeros((PIXELS, columns), dtype=gy.dtype)  # ∂y of some pixels, packed: its own strides may collide in the cache
         for line in range(lines * part // parts, lines * (part + 1) // parts):
             n, d, h = line // (depth * height), line // height % depth, line % height
-            a = image.ctypes.data + size * (C * W * (stride[1] * h + H * (stride[0] * d + D * n)) + runs[run, 0])
-            b = gy.ctypes.data + size * (line * width * outputs + panel * columns)
+            corner = image.ctypes.data + size * (C * W * (stride[1] * h + H * (stride[0] * d + D * n)) + runs[run, 0] + channel)
             for w in range(0, width, PIXELS):
                 pixels = min(PIXELS, width - w)
-                left, right = a + size * w * stride[2] * C, b + size * w * outputs
+                for p in range(pixels):
+                    for j in range(kept):
+                        right[p, j] = gy[n, d, h, w + p, first + panel * columns + j]
+                a = corner + size * w * stride[2] * C
                 for r in range(0, runs[run, 1], rows):
-                    tile(block, left + size * r, 1, stride[2] * C, right, outputs, target + size * r * outputs, outputs, pixels, zero)
+                    c = target + size * r * wide
+                    tile(block, a + size * r, 1, stride[2] * C, right.ctypes.data, columns, c, wide, pixels, zero)
 
 
 @njit(parallel=True, cache=True)
