@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, is_float
 from minunet.autograd import Function
 from minunet.ops.activation import logistic
 from minunet.ops.reduce import sum as sum_
@@ -179,6 +179,11 @@ def _from_class_rows(rows: Any, shape: tuple[int, ...]) -> Any:
     return array_module(rows).moveaxis(rows.reshape(rows.shape[0], *_without_classes(shape)), 0, _class_axis(shape))
 
 
+def _check_float(name: str, input: Tensor) -> None:
+    if not is_float(input.data):
+        raise TypeError(f"{name} expects floating-point input, got {input.dtype}. Convert with input.astype('float32').")
+
+
 def _check_options(name: str, size_average: Any, reduce: Any, reduction: str) -> None:
     if size_average is not None or reduce is not None:
         raise ValueError(f"{name}: size_average and reduce were replaced by reduction='mean', 'sum' or 'none' long ago; use that.")
@@ -187,6 +192,7 @@ def _check_options(name: str, size_average: Any, reduce: Any, reduction: str) ->
 
 
 def _check_alike(name: str, input: Tensor, target: Tensor) -> None:
+    _check_float(name, input)
     if input.dtype != target.dtype:
         raise TypeError(f"{name}: input is {input.dtype}, target {target.dtype}. Convert with target.astype(input.dtype).")
     if input.shape != target.shape:
@@ -234,6 +240,7 @@ def _class_target(name: str, input: Tensor, target: Tensor, weight: Tensor | Non
 
 
 def _check_classes(name: str, input: Tensor, weight: Tensor | None) -> None:
+    _check_float(name, input)
     if input.ndim == 0:
         raise ValueError(f"{name} expects input (N, C), (N, C, d₁, …) or (C), got a scalar.")
     classes = input.shape[_class_axis(input.shape)]

@@ -25,7 +25,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minunet.arrays import array_module, channels_first, channels_last
+from minunet.arrays import array_module, channels_first, channels_last, is_float
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import sizes_text
@@ -102,6 +102,8 @@ def _group_sums(values: Any, groups: int) -> Any:
 def _check(name: str, input: Tensor, minimum: int, layout: str, per_channel: dict[str, Any]) -> None:
     if input.ndim < minimum:
         raise ValueError(f"{name} expects input {layout}, got {input.ndim} axes: {sizes_text(input.shape) or 'a scalar'}.")
+    if not is_float(input.data):
+        raise TypeError(f"{name} expects floating-point input, got {input.dtype}. Convert with input.astype('float32').")
     for what, value in per_channel.items():
         if value is not None and value.shape != (input.shape[1],):
             raise ValueError(
