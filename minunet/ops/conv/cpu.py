@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit, prange
 
-from minunet.arrays import channels_first, channels_last
+from minunet.arrays import channels_first, channels_last, channels_last_volume
 from minunet.simd import block_for, tile
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def grad_w(x: Any, gy: Any, geometry: Geometry, kernel: tuple[int, ...]) -> Any:
         total += -(-taps * channels // rows) * rows  # each run rounded up to whole blocks
     pixel_rows = int(np.prod(gy.shape[:1] + gy.shape[2:-1]))
     parts = max(1, min(PARTS, pixel_rows, PART_ELEMENTS // (total * columns)))
-    table, right = np.array(runs), _volume(channels_last(gy))
+    table, right = np.array(runs), channels_last_volume(gy)
     for group in range(groups):
         sums = np.zeros((parts, total, columns), dtype=x.dtype)
         places = (group * channels, group * outputs, outputs)
@@ -115,7 +115,7 @@ def _triple(numbers: tuple[int, ...], fill: int) -> tuple[int, ...]:
 
 def _padded(x: Any, padding: tuple[tuple[int, int], ...], stride: int) -> Any:
     """(N, C, *spatial) → zero-padded channels-last volume (N, D, H, W, C), with readable memory behind it."""
-    source = _volume(channels_last(x))
+    source = channels_last_volume(x)
     pairs = ((0, 0),) * (3 - len(padding)) + tuple(padding)
     shape = (source.shape[0], *(n + a + b for n, (a, b) in zip(source.shape[1:4], pairs, strict=True)), source.shape[4])
     size = int(np.prod(shape))
