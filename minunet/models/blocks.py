@@ -1,0 +1,99 @@
+"""The parts that networks of the UNet family share, for signals (rank 1), images (rank 2) and volumes (rank 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from minunet import nn
+from minunet.tensor import Tensor
+
+
+class Layers(NamedTuple):
+    """The layer classes of one rank, and what its axes are called."""
+
+    Conv: Any
+    ConvTranspose: Any
+    MaxPool: Any
+    BatchNorm: Any
+    InstanceNorm: Any
+    linear: str  # the interpolation that is linear along every axis
+    axes: str
+    layout: str
+
+
+LAYERS = {
+    1: Layers(nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.BatchNorm1d, nn.InstanceNorm1d, "linear", "length", "(N, C, L)"),
+    2: Layers(
+        nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.BatchNorm2d, nn.InstanceNorm2d, "bilinear", "height and width", "(N, C, H, W)"
+    ),
+    3: Layers(
+        nn.Conv3d,
+        nn.ConvTranspose3d,
+        nn.MaxPool3d,
+        nn.BatchNorm3d,
+        nn.InstanceNorm3d,
+        "trilinear",
+        "depth, height and width",
+        "(N, C, D, H, W)",
+    ),
+}
+
+
+def make_norm(norm: str, channels: int, rank: int) -> nn.Module:
+    """ "batch", "instance" (with scale and shift) or "group" normalisation (8 groups, or as many as divide the channels)."""
+    if norm == "batch":
+        return LAYERS[rank].BatchNorm(channels)
+    if norm == "instance":
+        return LAYERS[rank].InstanceNorm(channels, affine=True)
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class DoubleConv(nn.Module):
+    """Twice: 3×3 convolution, [normalisation,] ReLU.
+
+    (N, in, H, W) → (N, out, H, W) with padding="same", (N, out, H−4, W−4) with "valid".
+    Without normalisation the ReLU is part of the convolution; with it the convolutions have no bias, the normalisation has one.
+    """
+
+    norm1: Any
+    norm2: Any
+    relu: Any
+
+    def __init__(self, in_channels: int, out_channels: int, *, rank: int = 2, padding: str = "same", norm: str | None = None) -> None:
+        super().__init__()
+        Conv, activation = LAYERS[rank].Conv, None if norm else "relu"
+        self.conv1 = Conv(in_channels, out_channels, 3, padding=padding, bias=norm is None, activation=activation)
+        self.norm1 = make_norm(norm, out_channels, rank) if norm else None
+        self.conv2 = Conv(out_channels, out_channels, 3, padding=padding, bias=norm is None, activation=activation)
+        self.norm2 = make_norm(norm, out_channels, rank) if norm else None
+        self.relu = nn.ReLU() if norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.relu is None:
+            return self.conv2(self.conv1(x))
+        x = self.relu(self.norm1(self.conv1(x)))
+        return self.relu(self.norm2(self.conv2(x)))
+
+
+class UpConv(nn.Module):
+    """Up-convolution: (N, C, H, W) → (N, C/2, 2H, 2W).
+
+    up="transposed": a 2×2 transposed convolution with stride 2; its windows touch but do not overlap, so no checkerboard arises.
+    up="nearest" or "bilinear": upsampling, then a 2×2 convolution that halves the channels, as the 2015 paper words it; "same"
+    padding, with Keras' meaning: the row of zeros goes to the end. ("bilinear" is linear along every axis, whatever the rank.)
+    The three have the same number of parameters.
+    """
+
+    def __init__(self, channels: int, *, rank: int = 2, up: str = "transposed") -> None:
+        super().__init__()
+        layers = LAYERS[rank]
+        if up == "transposed":
+            self.upsample = None
+            self.conv = layers.ConvTranspose(channels, channels // 2, 2, stride=2)
+        else:
+            self.upsample = nn.Upsample(scale_factor=2, mode="nearest" if up == "nearest" else layers.linear)
+            self.conv = layers.Conv(channels, channels // 2, 2, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x if self.upsample is None else self.upsample(x))
