@@ -94,7 +94,7 @@ def check_rank(name: str, shape: tuple[int, ...], ndim: int, layout: str) -> Non
 
 
 def normalize_axis(axis: int, ndim: int, name: str) -> int:
-    """A negative axis counted from the front; raises IndexError outside the array."""
-    if not -ndim <= axis < max(ndim, 1):
+    """A negative axis counted from the front; raises IndexError outside the array. A scalar answers to axis 0 and −1, as in PyTorch."""
+    if not -max(ndim, 1) <= axis < max(ndim, 1):
         raise IndexError(f"{name}: axis {axis} does not exist, the tensor has {ndim} axes.")
     return axis % ndim if ndim else 0

@@ -41,11 +41,13 @@ class Linear(Function):
 
 @tensor_method("__matmul__")
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b: (…, I, K) and (…, K, J) → (…, I, J). Both need at least two axes."""
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(
-            f"matmul expects (…, I, K) @ (…, K, J); got {sizes_text(a.shape)} @ {sizes_text(b.shape)}. Reshape a vector to a matrix first."
-        )
+    """a @ b: (…, I, K) and (…, K, J) → (…, I, J). A vector is a row on the left, a column on the right; its axis vanishes."""
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul expects (…, I, K) @ (…, K, J); got {sizes_text(a.shape) or '()'} @ {sizes_text(b.shape) or '()'}.")
+    if a.ndim == 1:
+        return matmul(a.unsqueeze(0), b).squeeze(-2 if b.ndim > 1 else -1)
+    if b.ndim == 1:
+        return matmul(a, b.unsqueeze(1)).squeeze(-1)
     return MatMul.apply(a, b)
 
 

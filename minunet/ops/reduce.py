@@ -19,7 +19,8 @@ def reduced_axes(dim: Any, ndim: int, name: str) -> tuple[int, ...]:
     if dim is None:
         return tuple(range(ndim))
     dims = dim if isinstance(dim, tuple | list) else (dim,)
-    return tuple(normalize_axis(d, ndim, name) for d in dims)
+    axes = tuple(normalize_axis(d, ndim, name) for d in dims)
+    return axes if ndim else ()
 
 
 class _Reduction(Function):

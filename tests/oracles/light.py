@@ -104,6 +104,10 @@ def min(x, dim=None, keepdim=False):  # noqa: A001
 
 
 def matmul(a, b):
+    if a.ndim == 1:
+        return matmul(a[None], b)[..., 0, :] if b.ndim > 1 else matmul(a[None], b)[0]
+    if b.ndim == 1:
+        return matmul(a, b[:, None])[..., 0]
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = np.broadcast_to(a, lead + a.shape[-2:]), np.broadcast_to(b, lead + b.shape[-2:])
     y = np.zeros((*lead, a.shape[-2], b.shape[-1]))

@@ -36,6 +36,9 @@ def _matmul(rng: Rng) -> Iterator[Sample]:
     yield Sample((normal(rng, 3, 4), normal(rng, 4, 5)))
     yield Sample((normal(rng, 2, 3, 4), normal(rng, 4, 5)))
     yield Sample((normal(rng, 2, 1, 3, 4), normal(rng, 5, 4, 2)))
+    yield Sample((normal(rng, 4), normal(rng, 2, 4, 3)))
+    yield Sample((normal(rng, 2, 3, 4), normal(rng, 4)))
+    yield Sample((normal(rng, 4), normal(rng, 4)))
 
 
 def _linear(rng: Rng) -> Iterator[Sample]:
@@ -114,7 +117,8 @@ def _bad_permute() -> Iterator[BadInput]:
 
 def _bad_matmul() -> Iterator[BadInput]:
     yield BadInput((np.ones((2, 3)), np.ones((2, 3))), {}, ValueError, "got 2×3 @ 2×3")
-    yield BadInput((np.ones((2, 3)), np.ones(3)), {}, ValueError, "Reshape a vector to a matrix first")
+    yield BadInput((np.ones((2, 3)), np.ones(2)), {}, ValueError, "got 2×3 @ 2")
+    yield BadInput((np.ones(()), np.ones((2, 3))), {}, ValueError, r"got \(\) @ 2×3")
 
 
 def _bad_dtypes() -> Iterator[BadInput]:
