@@ -86,8 +86,6 @@ LEFT_OUT: dict[str, list[tuple[Callable[[Any], bool], str]]] = {
     "transpose": [(of_a_scalar, "a scalar has no axes to exchange")],
     "clamp": [(always, "bounds that are tensors: use maximum and minimum")],
     "pow": [(always, "an exponent that is a tensor: write (y * x.log()).exp()")],
-    "nn.functional.pad-circular": [(always, "circular padding")],
-    "nn.functional.interpolate-nearest-exact": [(always, "nearest-exact")],
     "nn.functional.interpolate-bicubic": [(always, "bicubic")],
     "nn.functional.interpolate-area": [(always, "area: use avg_pool")],
 }
