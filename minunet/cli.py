@@ -1,0 +1,390 @@
+"""The command `minunet`. Every module a command needs is loaded when it runs, so that help appears at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from minunet.train.loop import Run
+
+app = typer.Typer(
+    name="minunet",
+    help="Learn, check, measure and train UNet: image segmentation from scratch.",
+    epilog="[bold]Examples[/]\n\n"
+    "minunet demo\n\n"
+    "minunet train --images photos --masks masks --out my-model\n\n"
+    "minunet predict my-model new-photos --out new-masks",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[
+    str | None, typer.Argument(metavar="SOURCE", help="isbi2012, dsb2018 or cells (generated). For your own images leave it out.")
+]
+Images = Annotated[Path | None, typer.Option(help="Your images: a folder of PNG, TIFF or JPEG files.")]
+Masks = Annotated[Path | None, typer.Option(help="Their masks, under the same names.")]
+Binary = Annotated[bool, typer.Option("--binary", help="All mask values above 0 are one class, as where masks number their objects.")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where a GPU is present.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Average the predictions over flips and quarter turns: better, eight times slower.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command. What the user can put right is told in one sentence on stderr, with exit code 2."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in given
+    try:
+        app(args=[a for a in given if a != "--debug"], prog_name="minunet")
+    except (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError) as problem:
+        if debug:
+            raise
+        print(f"minunet: {_sentence(problem)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _sentence(problem: BaseException) -> str:
+    if isinstance(problem, MemoryError):
+        return f"out of memory ({problem}): use a smaller --batch-size, --crop or --base-channels."
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.strerror}: {problem.filename!r}." if problem.filename else f"{problem.strerror}."
+    return " ".join(str(problem).split()) or type(problem).__name__
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None: ...
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the model and the pictures go.")] = Path("minunet-demo"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Train a small UNet on generated images of cells, in two minutes.
+
+    [dim]minunet demo[/]
+    """
+    from minunet.inference import Segmenter
+    from minunet.train.segmentation import evaluate as evaluate_on
+    from minunet.train.segmentation import open_known, preset, train
+
+    console = Console()
+    settings = preset("cells", seed=seed, minutes=2.3)
+    _say(console, "Generated images of cells, a UNet that has seen none of them. It learns to tell cells from background:")
+    _, reason = train(settings, out, display=_display(console))
+    if reason == "interrupted":
+        _say(console, f"Stopped. Continue with: minunet train cells --out {out} --resume")
+        raise typer.Exit(130)
+    confusion = evaluate_on(Segmenter.load(out), open_known("cells", "test"))
+    _say(
+        console,
+        f"\nOn 16 new images the IoU of the cells is {confusion.iou[1]:.3f} and {confusion.pixel_error:.1%} of the pixels are wrong.",
+    )
+    _files(console, out)
+    _say(console, "\nNext, with your own images:  minunet train --images DIR --masks DIR --out my-model")
+    _say(console, f"Masks for new images:        minunet predict {out} IMAGE… --out masks")
+
+
+@app.command()
+def train(
+    source: Source = None,
+    images: Images = None,
+    masks: Masks = None,
+    binary: Binary = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder: checkpoints, logs, pictures. [dim]\\[default: minunet-SOURCE][/]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit; the learning rate falls to its end within it.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the random window taken from each image; 0 takes whole images.")] = None,
+    base_channels: Annotated[int | None, typer.Option(help="Channels at the top of the UNet; each level below has twice as many.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Poolings of the UNet.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Normalisation: batch, instance, group or none.")] = None,
+    up: Annotated[str | None, typer.Option(help="Upsampling: transposed, nearest or bilinear.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, at its peak.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of your images held out for validation.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda where a GPU is present.")] = None,
+) -> None:
+    """Train a UNet on a known set or on your own images and masks.
+
+    [dim]minunet train isbi2012[/]
+
+    [dim]minunet train --images photos --masks masks --out my-model[/]
+    """
+    from minunet.train.segmentation import preset, resumed
+    from minunet.train.segmentation import train as run_training
+
+    options: dict[str, Any] = {
+        "images": images and str(images),
+        "masks": masks and str(masks),
+        "binary": binary or None,
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch_size": batch_size,
+        "crop": crop,
+        "base_channels": base_channels,
+        "depth": depth,
+        "norm": norm,
+        "up": up,
+        "learning_rate": lr,
+        "val_fraction": val_fraction,
+        "seed": seed,
+        "device": device,
+    }
+    given = {name: None if value == "none" else value for name, value in options.items() if value is not None}
+    source = _which_source(source, images, masks) if not (resume and out) or source or images or masks else None
+    out = out or Path(f"minunet-{'model' if source == 'folder' else source}")
+    started = (out / "last.safetensors").exists()
+    if resume and not started:
+        raise ValueError(f"there is no run to resume in {str(out)!r}: it has no last.safetensors. Leave --resume out to start one.")
+    if started and not resume:
+        raise ValueError(f"{str(out)!r} holds a run already: continue it with --resume, or choose another --out.")
+    settings = resumed(out, given | ({"source": source} if source else {})) if resume else preset(str(source), **given)
+    console = Console()
+    run, reason = run_training(settings, out, resume=resume, display=_display(console))
+    if reason == "interrupted":
+        where = settings.source if settings.source != "folder" else f"--images {settings.images} --masks {settings.masks}"
+        _say(console, f"Stopped and saved in epoch {run.epoch + 1}. Continue with: minunet train {where} --out {out} --resume")
+        raise typer.Exit(130)
+    _say(console, f"\nEnded: {_REASONS[reason]}. The best epoch was {run.best_epoch}:")
+    _best_row(console, run)
+    _files(console, out)
+    _say(console, f"\nMasks for new images:  minunet predict {out} IMAGE… --out masks")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or a checkpoint.")],
+    source: Source = None,
+    images: Images = None,
+    masks: Masks = None,
+    part: Annotated[str, typer.Option(help="Which part of a known set: validation, test or train.")] = "validation",
+    tta: Tta = False,
+    device: Device = "cpu",
+) -> None:
+    """Measure a model against true masks: Dice, IoU, pixel error.
+
+    [dim]minunet evaluate minunet-isbi2012 isbi2012[/]
+    """
+    from minunet import data
+    from minunet.inference import Segmenter
+    from minunet.train.segmentation import evaluate as evaluate_on
+    from minunet.train.segmentation import open_known
+
+    segmenter = Segmenter.load(model, device)
+    dataset: Any
+    if _which_source(source, images, masks) == "folder":
+        masked = segmenter.config.get("masks", {})
+        values = None if masked.get("binary") else masked.get("values") or None
+        dataset = data.ImageMaskFolder(str(images), str(masks), binary=masked.get("binary", False), values=values)
+    else:
+        dataset = open_known(str(source), part)
+    console = Console()
+    confusion = evaluate_on(segmenter, dataset, tta=tta)
+    table = Table("class", "Dice", "IoU", "precision", "recall")
+    for i, name in enumerate(segmenter.class_names):
+        table.add_row(name, *(f"{getattr(confusion, score)[i]:.4f}" for score in ("dice", "iou", "precision", "recall")))
+    console.print(table)
+    _say(console, f"pixel error {confusion.pixel_error:.4f} over {len(dataset)} images{' (with test-time augmentation)' if tta else ''}")
+    known = set(segmenter.config.get("train", ())) & set(dataset.names)
+    if known:
+        _say(console, f"{len(known)} of them have the name of an image the model was trained on: these figures flatter it.")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or a checkpoint.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, or folders of them; any size.")],
+    out: Annotated[Path, typer.Option(help="The folder for the masks.")],
+    tta: Tta = False,
+    threshold: Annotated[float, typer.Option(help="Probability from which a pixel is object (with two classes).")] = 0.5,
+    min_size: Annotated[int, typer.Option(help="Remove objects of fewer pixels.")] = 0,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill the holes in objects.")] = False,
+    largest: Annotated[bool, typer.Option("--largest", help="Keep the largest object alone.")] = False,
+    instances: Annotated[bool, typer.Option("--instances", help="Number the objects 1, 2, 3 … instead of marking them all.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Write a mask for each image, in its size and bit depth.
+
+    [dim]minunet predict minunet-demo photo.png --out masks[/]
+    """
+    import numpy as np
+
+    from minunet import inference
+    from minunet.data import image_files, read_image
+
+    segmenter = inference.Segmenter.load(model, device)
+    binary = len(segmenter.class_names) == 2
+    if not binary and (min_size or fill_holes or largest or instances):
+        raise ValueError(
+            "--min-size, --fill-holes, --largest and --instances work on one class of objects, "
+            f"this model has {len(segmenter.class_names) - 1}."
+        )
+    files = [file for path in images for file in (image_files(path) if path.is_dir() else [path])]
+    targets = {inference.mask_path(file, out): file for file in files}
+    for target, file in targets.items():
+        if target.resolve() in {f.resolve() for f in files}:
+            raise ValueError(f"the mask of {str(file)!r} would overwrite the image: choose another --out.")
+    if len(targets) < len(files):
+        twice = next(file for file in files if targets[inference.mask_path(file, out)] != file)
+        raise ValueError(f"two images would be written to {str(inference.mask_path(twice, out))!r}: predict them into different folders.")
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    for target, file in targets.items():
+        classes = segmenter.classes(segmenter(read_image(file), tta=tta), threshold)
+        if binary:
+            mask = classes == 1
+            mask = inference.fill_holes(mask) if fill_holes else mask
+            mask = inference.remove_small(mask, min_size) if min_size else mask
+            mask = inference.keep_largest(mask) if largest else mask
+            numbered, count = inference.components(mask)
+            classes = numbered if instances else mask.astype(np.int64)
+        depth = np.dtype(np.uint16) if instances else inference.bit_depth(file)
+        inference.write_mask(target, classes, depth, binary=binary and not instances)
+        what = segmenter.class_names[1] if binary else "object"
+        found = f"  {count} objects" if binary else ""
+        _say(console, f"{target}  {classes.shape[1]}×{classes.shape[0]}  {np.mean(classes > 0):.1%} {what}{found}")
+
+
+@app.command()
+def summary(
+    model: Annotated[
+        Path | None, typer.Argument(help="A run's folder or a checkpoint; without it, the UNet that the options describe.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the input image.")] = 512,
+    in_channels: Annotated[int, typer.Option(help="Channels of the image: 1 gray, 3 colour.")] = 1,
+    out_channels: Annotated[int, typer.Option(help="Channels of the result: 1 for two classes.")] = 1,
+    base_channels: Annotated[int, typer.Option(help="Channels at the top.")] = 64,
+    depth: Annotated[int, typer.Option(help="Poolings.")] = 4,
+    norm: Annotated[str, typer.Option(help="batch, instance, group or none.")] = "none",
+    up: Annotated[str, typer.Option(help="transposed, nearest or bilinear.")] = "transposed",
+) -> None:
+    """Print a UNet layer by layer: shapes, parameters, costs.
+
+    [dim]minunet summary --base-channels 16 --size 256[/]
+    """
+    from minunet.inference import Segmenter
+    from minunet.inspection import summary as summarise
+    from minunet.models import UNet
+
+    if model is not None:
+        segmenter = Segmenter.load(model)
+        network, channels = segmenter.model, segmenter.channels
+    else:
+        network = UNet(in_channels, out_channels, base_channels=base_channels, depth=depth, norm=None if norm == "none" else norm, up=up)
+        channels = in_channels
+    _say(Console(), str(summarise(network, (1, channels, size, size))))
+
+
+@app.command()
+def check(
+    operations: Annotated[
+        list[str] | None, typer.Argument(metavar="OPERATIONS", help="conv2d, batch_norm …; all of them without it.")
+    ] = None,
+) -> None:
+    """Compare every operation with finite differences, PyTorch, Keras.
+
+    [dim]minunet check conv2d max_pool2d[/]
+    """
+    from minunet.testing import report
+    from minunet.testing.opcases import CASES
+
+    cases = [case for case in CASES if not operations or case.name in operations]
+    unknown = set(operations or ()) - {case.name for case in cases}
+    if unknown:
+        raise ValueError(f"there is no operation {min(unknown)!r}: choose among {', '.join(case.name for case in CASES)}.")
+    torch, keras = _reference("torch"), _reference("keras")
+    console = Console()
+    table = Table("operation", "cases", "finite differences", "PyTorch", "Keras", "")
+    table.columns[0].no_wrap = True
+    rows = []
+    with console.status("checking …") as status:
+        for case in cases:
+            status.update(f"checking {case.name}")
+            rows.append(report.check(case, torch, keras))
+            row = rows[-1]
+            numbers = ["—" if value is None else f"{value:.1e}" for value in (row.differences, row.torch, row.keras)]
+            table.add_row(row.name, str(row.samples), *numbers, "" if row.passes else "[bold red]wrong[/]")
+    console.print(table)
+    _say(console, f"Worst relative differences. Tolerated are {report.DIFFERENCES:g}, {report.TORCH:g} and {report.KERAS:g}.")
+    for name, module in (("PyTorch", torch), ("Keras", keras)):
+        if module is None:
+            _say(console, f"{name} is not installed: that column is empty.")
+    wrong = [row.name for row in rows if not row.passes]
+    _say(console, f"{len(rows) - len(wrong)} of {len(rows)} operations pass{': wrong are ' + ', '.join(wrong) if wrong else ''}.")
+    raise typer.Exit(1 if wrong else 0)
+
+
+_REASONS = {
+    "finished": "all epochs are done",
+    "time": "another epoch would not fit into the time limit",
+    "no improvement": "no better epoch came any more",
+}
+
+
+def _which_source(source: str | None, images: Path | None, masks: Path | None) -> str:
+    """A known set's name, or 'folder'."""
+    if (images is None) != (masks is None):
+        raise ValueError("--images and --masks belong together: give both.")
+    if source is not None and images is not None:
+        raise ValueError(f"{source!r} and --images are two sources: give one.")
+    if source is None and images is None:
+        raise ValueError("say what with: isbi2012, dsb2018 or cells, or your own folders with --images DIR --masks DIR.")
+    return source or "folder"
+
+
+def _display(console: Console) -> Any:
+    from minunet.train.display import LiveDisplay
+
+    return LiveDisplay(console, {"val_loss": "val loss", "pixel_error": "pixel error", "dice": "Dice", "iou": "IoU"})
+
+
+def _say(console: Console, text: str) -> None:
+    """Plain text, unbroken and uncoloured, so that it can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _best_row(console: Console, run: Run) -> None:
+    best = run.history[run.best_epoch - 1]
+    _say(console, "  ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in ("val_loss", "pixel_error", "dice", "iou")))
+
+
+def _files(console: Console, out: Path) -> None:
+    texts = {
+        "best.safetensors": "the model",
+        "last.safetensors": "the end of the run, to resume from",
+        "predictions.png": "image, truth, probability, agreement",
+        "curves.png": "loss and scores over the epochs",
+        "metrics.csv": "the same as numbers, also metrics.json",
+    }
+    for name, text in texts.items():
+        if (out / name).exists():
+            _say(console, f"  {out / name}  {text}")
+
+
+def _reference(name: str) -> Any:
+    """The module of another framework, or None where it is not installed."""
+    if importlib.util.find_spec(name) is None:
+        return None
+    os.environ.setdefault("KERAS_BACKEND", "jax" if importlib.util.find_spec("jax") else "torch")
+    os.environ.setdefault("JAX_ENABLE_X64", "1")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            return None

@@ -1,0 +1,80 @@
+"""What a person sees of a run: a live line during the epoch and a row of numbers after it; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from minunet.train.loop import Trainer
+
+_PLAIN_EVERY = 30.0  # seconds between lines within an epoch, where there is no terminal
+
+
+class LiveDisplay:
+    """Draws a run on a rich console.
+
+    show: the metrics in the row of an epoch, {name in the history: heading}.
+    """
+
+    def __init__(self, console: Console, show: dict[str, str]) -> None:
+        self.console, self.show = console, show
+        self._bar = Progress(
+            TextColumn("  epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[now]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=1, epoch="", now="", visible=False)
+        self._spoke = 0.0
+        self._header_due = True
+
+    def begin(self, trainer: Trainer) -> None:
+        self._spoke = time.monotonic()
+        if self.console.is_terminal:
+            self._bar.start()
+
+    def batch(self, trainer: Trainer) -> None:
+        run = trainer.run
+        now = f"loss {run.loss_sum / run.images:.4f}  {run.images / max(run.epoch_seconds, 1e-9):.1f} images/s  {_left(trainer)} left"
+        if self.console.is_terminal:
+            total, epoch = len(trainer.loader), f"{run.epoch + 1}/{trainer.epochs}"
+            self._bar.update(self._task, completed=run.batch, total=total, epoch=epoch, now=now, visible=True)
+        elif time.monotonic() - self._spoke > _PLAIN_EVERY:
+            self._say(f"  epoch {run.epoch + 1}/{trainer.epochs}  batch {run.batch}/{len(trainer.loader)}  {now}")
+
+    def epoch(self, trainer: Trainer, improved: bool) -> None:
+        row = trainer.run.history[-1]
+        if self._header_due:
+            self._say("   epoch  train loss  " + "  ".join(f"{heading:>10}" for heading in self.show.values()) + "  images/s      left")
+            self._header_due = False
+        numbers = "  ".join(f"{row[name]:10.4f}" for name in self.show)
+        count = f"{trainer.run.epoch}/{trainer.epochs}"
+        best = "  best" if improved else ""
+        self._say(f"{count:>8}  {row['train_loss']:10.4f}  {numbers}  {row['images_per_second']:8.1f}  {_left(trainer):>8}{best}")
+
+    def end(self) -> None:
+        self._bar.stop()
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._spoke = time.monotonic()
+
+
+def _left(trainer: Trainer) -> str:
+    """'12:05' until the end of the run at the speed of the last epoch, or of this one while it is the first."""
+    run, batches = trainer.run, len(trainer.loader)
+    if run.history:
+        epoch = run.history[-1]["seconds"]
+    elif run.batch:
+        epoch = run.epoch_seconds / run.batch * batches
+    else:
+        return "?"
+    seconds = epoch * (trainer.epochs - run.epoch - run.batch / batches)
+    if trainer.minutes:
+        seconds = min(seconds, 60 * trainer.minutes - run.seconds)
+    minutes, second = divmod(max(round(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,300 @@
+"""The training loop that every task shares.
+
+A `Trainer` is given a model, an optimiser, a loss, a loader and a function that validates; it knows nothing of masks or
+noise. What it promises:
+
+- A run that was killed at any moment and is resumed from `last.safetensors` ends bit-identical to one that was not: the
+  checkpoint holds weights, optimiser, random stream and the `Run` below, and the loader's batches depend on (seed, epoch) alone.
+- Ctrl-C finishes the batch, saves, and stops; the run continues in the middle of the epoch.
+- A loss that is not finite stops the run before the weights are touched.
+- A file is either the old one or the new one: checkpoints and logs are written beside and moved into place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minunet import checkpoint
+from minunet.arrays import to_device
+from minunet.nn import Module
+from minunet.optim import Optimizer
+from minunet.tensor import Tensor
+
+Metrics = dict[str, float]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says where, what to try and which checkpoint is good."""
+
+
+@dataclass
+class Run:
+    """What grows during a run besides the weights: plain numbers, stored in every checkpoint."""
+
+    epoch: int = 0  # completed epochs
+    batch: int = 0  # completed batches of the epoch under way
+    loss_sum: float = 0.0  # over the images of the epoch under way
+    images: int = 0  # of the epoch under way
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0  # of training, all sittings together
+    best: float | None = None  # the best value of the monitored metric
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
+
+    @property
+    def stale(self) -> int:
+        """Epochs since the best one."""
+        return self.epoch - self.best_epoch
+
+
+class Display(Protocol):
+    """Who watches a run. `minunet.train.display.LiveDisplay` draws it with rich."""
+
+    def begin(self, trainer: Trainer) -> None: ...
+    def batch(self, trainer: Trainer) -> None: ...
+    def epoch(self, trainer: Trainer, improved: bool) -> None: ...
+    def end(self) -> None: ...
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def begin(self, trainer: Trainer) -> None: ...
+    def batch(self, trainer: Trainer) -> None: ...
+    def epoch(self, trainer: Trainer, improved: bool) -> None: ...
+    def end(self) -> None: ...
+
+
+class Loader(Protocol):
+    """Iterating gives pairs (inputs, targets), the same for the same (seed, epoch) whatever happened before."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
+
+
+def one_cycle(progress: float, warm_up: float = 0.1, floor: float = 0.01) -> float:
+    """The learning rate's factor: a linear warm-up, then a half cosine down to `floor`. progress: 0 at the start, 1 at the end."""
+    if progress < warm_up:
+        return floor + (1 - floor) * progress / warm_up
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((progress - warm_up) / (1 - warm_up), 1)))
+
+
+def constant(progress: float) -> float:
+    """The learning rate's factor 1, throughout."""
+    return 1.0
+
+
+class Trainer:
+    """Trains `model` for `epochs`, or until `minutes` are spent, or until `monitor` has not improved for `patience` epochs.
+
+    loss: (model output, targets) → scalar tensor. validate: (model) → metrics, called after each epoch in eval mode.
+    schedule: progress in [0, 1] → factor of the optimiser's learning rate, set before each batch. Progress is the share
+    of the planned batches, or of the minutes where those pass faster.
+    out: the folder that receives last.safetensors, best.safetensors, metrics.csv and metrics.json.
+    config: what is needed to build the model again; stored in the checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        loss: Callable[[Tensor, Any], Tensor],
+        loader: Loader,
+        validate: Callable[[Module], Metrics],
+        *,
+        out: Path,
+        epochs: int,
+        monitor: str,
+        higher_is_better: bool = True,
+        minutes: float | None = None,
+        patience: int | None = None,
+        schedule: Callable[[float], float] = constant,
+        config: dict[str, Any] | None = None,
+        device: str = "cpu",
+        display: Display | None = None,
+    ) -> None:
+        if len(loader) == 0:
+            raise ValueError("Trainer: the loader has no batch. Use a smaller batch size or more images.")
+        self.model, self.optimizer, self.loss, self.loader, self.validate = model.to(device), optimizer, loss, loader, validate
+        self.out, self.epochs, self.minutes, self.patience = Path(out), epochs, minutes, patience
+        self.monitor, self.higher_is_better = monitor, higher_is_better
+        self.schedule, self.config, self.device = schedule, config or {}, device
+        self.display: Display = display or Silent()
+        self.run = Run()
+        self._peak_rates = [group["lr"] for group in optimizer.param_groups]
+        self._clock = time.monotonic()
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that `resume` continues from."""
+        return self.out / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch, without the optimiser."""
+        return self.out / "best.safetensors"
+
+    @property
+    def progress(self) -> float:
+        """0 at the start of the run, 1 at its end."""
+        done = (self.run.epoch + self.run.batch / len(self.loader)) / max(self.epochs, 1)
+        return min(max(done, self.run.seconds / (60 * self.minutes) if self.minutes else 0.0), 1.0)
+
+    def resume(self) -> dict[str, Any]:
+        """Continues where `last.safetensors` was saved. Returns the config it was saved with."""
+        saved = checkpoint.load(self.last)
+        saved.restore(model=self.model, optimizer=self.optimizer, rng=True)
+        self.run = Run(**saved.extra["run"])
+        return saved.config
+
+    def fit(self) -> str:
+        """Trains. Returns why it ended: 'finished', 'time', 'no improvement' or 'interrupted'."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._clock = time.monotonic()
+        self.display.begin(self)
+        try:
+            with _ctrl_c() as asked_to_stop:
+                while (reason := self._end_reason()) is None:
+                    if not self._train_epoch(asked_to_stop):
+                        self._save(self.last)
+                        return "interrupted"
+                    self._close_epoch()
+                return reason
+        finally:
+            self.display.end()
+
+    def _end_reason(self) -> str | None:
+        run = self.run
+        if run.batch:  # the middle of an epoch
+            return None
+        if run.epoch >= self.epochs:
+            return "finished"
+        if self.minutes and run.history and run.seconds + run.history[-1]["seconds"] > 60 * self.minutes:
+            return "time"  # another epoch would not fit
+        if self.patience and run.history and run.stale >= self.patience:
+            return "no improvement"
+        return None
+
+    def _train_epoch(self, asked_to_stop: threading.Event) -> bool:
+        """The batches of an epoch that are left; False where Ctrl-C cut it short."""
+        run, model, optimizer = self.run, self.model, self.optimizer
+        model.train()
+        self.loader.set_epoch(run.epoch)
+        for inputs, targets in islice(self.loader, run.batch, None):
+            factor = self.schedule(self.progress)
+            for group, peak in zip(optimizer.param_groups, self._peak_rates, strict=True):
+                group["lr"] = peak * factor
+            optimizer.zero_grad()
+            loss = self.loss(model(Tensor(to_device(inputs, self.device))), to_device(targets, self.device))
+            value = float(loss.item())
+            if not math.isfinite(value):
+                raise self._not_finite(f"the loss became {value}", f"epoch {run.epoch + 1}, batch {run.batch + 1} of {len(self.loader)}")
+            loss.backward()
+            optimizer.step()
+            run.batch += 1
+            run.images += len(inputs)
+            run.loss_sum += value * len(inputs)
+            self._tick()
+            self.display.batch(self)
+            if asked_to_stop.is_set():
+                return False
+        return True
+
+    def _close_epoch(self) -> None:
+        """Validates, enters a row into the history, saves."""
+        run = self.run
+        where = f"epoch {run.epoch + 1}, after its last batch"
+        if not all(np.isfinite(value.data).all() for value in self.model.state_dict().values()):
+            raise self._not_finite("a weight became NaN or infinite", where)
+        images_per_second = run.images / max(run.epoch_seconds, 1e-9)
+        self.model.eval()
+        metrics = self.validate(self.model)
+        self.model.train()
+        value = metrics[self.monitor]
+        if not math.isfinite(value):
+            raise self._not_finite(f"the metric {self.monitor!r} became {value}", where)
+        self._tick()
+        rate = self.optimizer.param_groups[0]["lr"]
+        row = {"epoch": run.epoch + 1, "learning_rate": rate, "train_loss": run.loss_sum / run.images, **metrics}
+        run.history.append({**row, "images_per_second": images_per_second, "seconds": run.epoch_seconds})
+        run.epoch, run.batch, run.images, run.loss_sum, run.epoch_seconds = run.epoch + 1, 0, 0, 0.0, 0.0
+        improved = run.best is None or (value > run.best if self.higher_is_better else value < run.best)
+        if improved:
+            run.best, run.best_epoch = value, run.epoch
+            self._save(self.best)
+        self._save(self.last)
+        self._write_logs()
+        self.display.epoch(self, improved)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.run.seconds += now - self._clock
+        self.run.epoch_seconds += now - self._clock
+        self._clock = now
+
+    def _save(self, path: Path) -> None:
+        optimizer = self.optimizer if path == self.last else None
+        extra = {"run": asdict(self.run)}
+        checkpoint.save(path, model=self.model, optimizer=optimizer, epoch=self.run.epoch, config=self.config, extra=extra)
+
+    def _write_logs(self) -> None:
+        """metrics.csv and metrics.json, always whole, so that a resumed run leaves no row twice."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.run.history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.run.history)
+        write_atomically(self.out / "metrics.csv", text.getvalue())
+        summary = {"config": self.config, "best": self.run.best, "best_epoch": self.run.best_epoch, "history": self.run.history}
+        write_atomically(self.out / "metrics.json", json.dumps(summary, indent=1) + "\n")
+
+    def _not_finite(self, what: str, where: str) -> TrainingError:
+        kept = (
+            f"The last good checkpoint is {self.last} (epoch {self.run.epoch})" if self.last.exists() else "No checkpoint was written yet"
+        )
+        return TrainingError(
+            f"Training stopped in {where}: {what}. Try a smaller learning rate (now {self._peak_rates[0]:g}) and look for NaN in "
+            f"the images; minunet.debug() names the operation. {kept}."
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes the whole file or leaves the old one."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Within the block the first Ctrl-C only sets the event; the second interrupts at once, as usual."""
+    asked = threading.Event()
+
+    def note(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
