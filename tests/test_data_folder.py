@@ -166,6 +166,11 @@ def cut_tiff(images: Path, masks: Path) -> None:
     cut(save(images / "b.tif", GRAY))
 
 
+def cut_jpeg(images: Path, masks: Path) -> None:
+    (images / "b.png").unlink()
+    cut(save(images / "b.jpg", GRAY))
+
+
 FAULTS = {
     "an image without a mask": (lambda images, masks: (masks / "b.png").unlink(), r"image '.*b.png' has no mask in '.*masks': .*'b_mask'"),
     "empty folder": (
@@ -183,6 +188,7 @@ FAULTS = {
     "empty file": (lambda images, masks: (masks / "b.png").write_bytes(b""), r"'.*masks.*b.png' cannot be read"),
     "truncated PNG": (lambda images, masks: cut(images / "b.png"), r"'.*images.*b.png' cannot be read .*cut short"),
     "truncated TIFF": (cut_tiff, r"'.*images.*b.tif' cannot be read .*cut short"),
+    "truncated JPEG": (cut_jpeg, r"'.*images.*b.jpg' cannot be read .*cut short"),
     "channels differ": (
         lambda images, masks: save(images / "b.png", np.stack([GRAY] * 3, -1)),
         r"image 'a.png' has 1 channel\(s\) but 'b.png' has 3: convert all",

@@ -6,6 +6,7 @@ Each set lies in a folder of its own below the one named by the environment vari
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,20 +78,28 @@ class ISBI2012(ImageMaskFolder):
     def __init__(self, root: str | Path | None = None, split: str = "train") -> None:
         sections = _part({"train": range(20), "validation": range(20, 25), "test": range(25, 30)}, split)
         folder = _folder("isbi2012", root)
-        super().__init__(folder / "image", folder / "label", values=(255, 0), select=lambda name: int(name) in sections)
+
+        def select(name: str) -> bool:
+            return name.isdecimal() and int(name) in sections
+
+        super().__init__(folder / "image", folder / "label", values=(255, 0), select=select)
 
 
 class DSB2018(ImageMaskFolder):
     """Class 1 is nucleus; `instances(i)` gives the label image of sample i.
 
     split: 'train' (three fifths), 'validation' and 'test' (a fifth each). An image's part follows from its name alone, a
-    hexadecimal number h: h mod 5 = 0 is test, 1 validation. Images of one experiment may stand in different parts.
+    hexadecimal number h of twelve digits: h mod 5 = 0 is test, 1 validation. Images of one experiment may stand in different parts.
     """
 
     def __init__(self, root: str | Path | None = None, split: str = "train") -> None:
         remainders = _part({"train": (2, 3, 4), "validation": (1,), "test": (0,)}, split)
         folder = _folder("dsb2018_fluo256", root)
-        super().__init__(folder / "image", folder / "instance", binary=True, select=lambda name: int(name[:12], 16) % 5 in remainders)
+
+        def select(name: str) -> bool:
+            return re.match("[0-9a-f]{12}", name) is not None and int(name[:12], 16) % 5 in remainders
+
+        super().__init__(folder / "image", folder / "instance", binary=True, select=select)
 
     def instances(self, index: int) -> np.ndarray[Any, Any]:
         """(H, W): 0 background, k the k-th nucleus."""
@@ -101,12 +110,11 @@ class Hippocampus(VolumeFolder):
     """Classes: 0 background, 1 anterior, 2 posterior. split: 'train', the first four fifths by name; 'validation', the rest."""
 
     def __init__(self, root: str | Path | None = None, split: str = "train") -> None:
-        part = _part({"train": slice(0, 4), "validation": slice(4, 5)}, split)
+        start, stop = _part({"train": (0.0, 0.8), "validation": (0.8, 1.0)}, split)
         folder = _folder("msd_hippocampus", root)
         super().__init__(folder / "images", folder / "labels", classes=3)
-        fifths = [round(len(self.files) * i / 5) for i in range(6)]
-        self.files = self.files[fifths[part.start] : fifths[part.stop]]
-        self.names = self.names[fifths[part.start] : fifths[part.stop]]
+        chosen = slice(round(start * len(self.files)), round(stop * len(self.files)))
+        self.files, self.names = self.files[chosen], self.names[chosen]
 
 
 def _part(parts: dict[str, Any], split: str) -> Any:

@@ -100,11 +100,8 @@ def _grow(shape: tuple[int, int], rng: np.random.Generator) -> _Tissue:
         labels[box][won] = number
         nucleus[box][won] = (np.hypot(u - shift[0], v - shift[1]) < rng.uniform(0.38, 0.5))[won]
     labels = _whole(labels)
-    outline = np.zeros(shape, bool)
-    for axis in (0, 1):
-        differs = np.diff(labels, axis=axis) != 0
-        outline |= np.pad(differs, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
-        outline |= np.pad(differs, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
+    cross = ndimage.generate_binary_structure(2, 1)
+    outline = ndimage.maximum_filter(labels, footprint=cross) != ndimage.minimum_filter(labels, footprint=cross)
     depth = ndimage.distance_transform_edt(~outline).astype(np.float32)
     return _Tissue(labels, depth, nucleus & (labels > 0) & (depth > 2.5))
 
