@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minunet import functional as F
 from minunet.arrays import Array, array_module, is_array
 from minunet.shapes import sizes_text
@@ -174,18 +176,18 @@ def _weighted_mean(losses: Tensor, weights: Array | None) -> Tensor:
 
 def _weights(logits: Tensor, target: Array, class_weights: Any, pixel_weights: Any, ignore_index: int | None) -> Array | None:
     """(N, *spatial) the weight of each pixel, or None where all are 1."""
-    xp, dtype = array_module(logits.data), logits.dtype
+    dtype = logits.dtype
     counted = None if ignore_index is None else target != ignore_index
     weights = None if counted is None else counted.astype(dtype)
     if class_weights is not None:
-        each = xp.asarray(_plain(class_weights), dtype=dtype)
+        each = array_module(logits.data).asarray(class_weights, dtype=dtype)
         classes = max(logits.shape[1], 2)
         if each.shape != (classes,):
             raise ValueError(f"class_weights holds one number for each of the {classes} classes, got shape {each.shape}.")
         chosen = each[target if counted is None else target * counted]
         weights = chosen if weights is None else weights * chosen
     if pixel_weights is not None:
-        chosen = xp.asarray(_plain(pixel_weights), dtype=dtype)
+        chosen = _on_device(logits, pixel_weights).astype(dtype)
         if chosen.shape != target.shape:
             raise ValueError(
                 f"pixel_weights has the target's shape {sizes_text(target.shape)}, got {sizes_text(chosen.shape) or 'a number'}."
@@ -196,8 +198,7 @@ def _weights(logits: Tensor, target: Array, class_weights: Any, pixel_weights: A
 
 def _check(name: str, logits: Tensor, target: Any, ignore_index: int | None) -> Array:
     """The target as an integer array; every way it can fail to fit the logits is said in one sentence."""
-    xp = array_module(logits.data)
-    target = xp.asarray(_plain(target))
+    target = _on_device(logits, target)
     if logits.ndim < 2 or logits.shape[1] < 1:
         raise ValueError(f"{name} expects logits (N, C, *spatial), got {sizes_text(logits.shape) or 'a scalar'}.")
     if target.dtype.kind not in "biu":
@@ -208,7 +209,7 @@ def _check(name: str, logits: Tensor, target: Any, ignore_index: int | None) -> 
             f"{name}: logits {sizes_text(logits.shape)} need a target {sizes_text(wanted)}, a class number for each pixel "
             f"and no channel axis; got {sizes_text(target.shape) or 'a scalar'}."
         )
-    target = target.astype(xp.int64)
+    target = target.astype(np.int64)
     counted = target if ignore_index is None else target[target != ignore_index]
     classes = max(logits.shape[1], 2)
     if counted.size and (int(counted.min()) < 0 or int(counted.max()) >= classes):
@@ -220,6 +221,7 @@ def _check(name: str, logits: Tensor, target: Any, ignore_index: int | None) -> 
     return target
 
 
-def _plain(values: Any) -> Any:
-    """A tensor's array; anything else as it is."""
-    return values.data if isinstance(values, Tensor) and is_array(values.data) else values
+def _on_device(logits: Tensor, values: Any) -> Array:
+    """A tensor's array, or an array, or lists of numbers; an array on another device than the logits raises."""
+    array = values.data if isinstance(values, Tensor) else values
+    return array_module(logits.data, array if is_array(array) else None).asarray(array)

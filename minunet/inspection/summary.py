@@ -17,6 +17,7 @@ import numpy as np
 
 from minunet import functional as F
 from minunet import nn
+from minunet.arrays import Array, array_module
 from minunet.autograd import Function, no_grad
 from minunet.inspection.feature_maps import call_name, layers_of
 from minunet.inspection.receptive_field import PIXEL, Reach, union
@@ -131,7 +132,13 @@ class _Answer(Function):
     """Stands for a layer's output in the graph: zeros of its shape."""
 
     def forward(ctx, x: Any, *, shape: Shape) -> Any:
-        return np.broadcast_to(x.dtype.type(0), shape)
+        return _zeros(x, shape)
+
+
+def _zeros(like: Array, shape: Shape) -> Array:
+    """Zeros without memory, of the dtype and on the device of `like`."""
+    xp = array_module(like)
+    return xp.broadcast_to(xp.zeros((), like.dtype), shape)
 
 
 class _Trace:
@@ -146,8 +153,7 @@ class _Trace:
 
     def run(self, shape: Shape) -> Summary:
         parameters = list(self.model.parameters())
-        dtype = parameters[0].dtype if parameters else np.dtype(np.float32)
-        x = Tensor(np.broadcast_to(dtype.type(0), shape), requires_grad=True)
+        x = Tensor(_zeros(parameters[0].data if parameters else np.zeros((), np.float32), shape), requires_grad=True)
         self.reaches[x] = (PIXEL,) * (len(shape) - 2)
         layers = layers_of(self.model)
         modes = {module: module.training for module in self.model.modules()}
