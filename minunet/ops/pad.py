@@ -11,7 +11,7 @@ Negative amounts crop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,19 +54,20 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     mode: 'constant' (any axes; `value`, 0 if left out), 'reflect' (fewer elements than the axis has), 'replicate', or
     'circular' (at most as many as the axis has); the last three pad the spatial axes of (N, C, *spatial) or (C, *spatial), all of them.
     """
-    amounts = tuple(int(p) for p in pad)
+    if mode != "constant" and mode not in _SOURCES:
+        raise ValueError(f"pad: mode is 'constant', 'reflect', 'replicate' or 'circular'; got {mode!r}.")
+    amounts = tuple(pad) if isinstance(pad, Iterable) else (pad,)
     axes = len(amounts) // 2
-    if len(amounts) % 2 or axes > input.ndim:
-        raise ValueError(f"pad: pad is a (before, after) pair for each of up to {input.ndim} axes, last axis first; got {tuple(pad)}.")
+    if len(amounts) % 2 or axes > input.ndim or not all(hasattr(amount, "__index__") for amount in amounts):
+        raise ValueError(f"pad: pad is a (before, after) pair of ints for each of up to {input.ndim} axes, last axis first; got {pad!r}.")
+    amounts = tuple(map(int, amounts))
     pairs = ((0, 0),) * (input.ndim - axes) + tuple(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
     added = pairs if mode in ("reflect", "replicate") else [(min(b, 0), min(a, 0)) for b, a in pairs]  # these two can grow from nothing
-    left = [n + before + after for n, (before, after) in zip(input.shape, added, strict=True)]
+    left = [min(n, n + before + after) for n, (before, after) in zip(input.shape, added, strict=True)]
     if any(n < (mode != "constant") for n in left[input.ndim - axes :]):
         raise ValueError(f"pad: {amounts} leaves nothing of the input, which is {sizes_text(input.shape)}.")
     if mode == "constant":
         return ConstantPad.apply(input, pairs=pairs, value=0 if value is None else value)
-    if mode not in _SOURCES:
-        raise ValueError(f"pad: mode is 'constant', 'reflect', 'replicate' or 'circular'; got {mode!r}.")
     if value:
         raise ValueError(f"pad: value belongs to mode 'constant'; mode is {mode!r}. Leave it out.")
     if axes not in (1, 2, 3) or input.ndim - axes not in (1, 2):

@@ -32,7 +32,9 @@ class Windows:
         """The windows that `name`'s arguments describe; raises ValueError where they make no sense."""
         rank = len(spatial)
         kernel = ntuple(kernel_size, rank, f"{name}: kernel_size", minimum=1)
-        steps = kernel if stride in (None, ()) else ntuple(stride, rank, f"{name}: stride", minimum=1)
+        if isinstance(stride, tuple | list) and not stride:
+            stride = None  # PyTorch's other way to leave it out
+        steps = kernel if stride is None else ntuple(stride, rank, f"{name}: stride", minimum=1)
         holes = ntuple(dilation, rank, f"{name}: dilation", minimum=1)
         if min(spatial) < 1:
             raise ValueError(f"{name}: the input has no elements to pool, its spatial size is {sizes_text(spatial)}.")

@@ -32,9 +32,11 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 def _bad() -> Iterator[BadInput]:
     x = np.ones((1, 2, 3, 4))
-    yield BadInput((x,), {"pad": (1, 1, 1)}, ValueError, "pair for each of up to 4 axes")
-    yield BadInput((x,), {"pad": (1,) * 10}, ValueError, "pair for each of up to 4 axes")
+    yield BadInput((x,), {"pad": (1, 1, 1)}, ValueError, "pair of ints for each of up to 4 axes")
+    yield BadInput((x,), {"pad": 2}, ValueError, "pair of ints for each of up to 4 axes.* got 2")
+    yield BadInput((x,), {"pad": (1,) * 10}, ValueError, "pair of ints for each of up to 4 axes")
     yield BadInput((x,), {"pad": (-3, -2)}, ValueError, r"leaves nothing of the input, which is 1×2×3×4")
+    yield BadInput((x[..., :0],), {"pad": (1, 1, 1, 1), "mode": "replicate"}, ValueError, r"leaves nothing of the input, which is 1×2×3×0")
     yield BadInput((x,), {"pad": (4, 0, 0, 0), "mode": "reflect"}, ValueError, "can add at most 3 elements to an axis of 4, got 4")
     yield BadInput((x,), {"pad": (0, 0, 0, 4), "mode": "circular"}, ValueError, "can add at most 3 elements to an axis of 3, got 4")
     yield BadInput((x,), {"pad": (1, 1), "mode": "reflect"}, ValueError, r"pads all spatial axes .* got 2 amounts for 1×2×3×4")
