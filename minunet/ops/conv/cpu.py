@@ -173,7 +173,7 @@ def _sum_over_taps(
     _sum_taps(image, table, packed, bias, flat, *places, block, rows, activation == "relu", y.dtype.type(0))
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _pad(source, image, before):  # type: ignore[no-untyped-def]
     N, D, H, W, _ = image.shape
     _, depth, height, width, _ = source.shape
@@ -189,7 +189,7 @@ def _pad(source, image, before):  # type: ignore[no-untyped-def]
         target[max(right, 0) :] = 0
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _pack(matrix, packed):  # type: ignore[no-untyped-def]
     """(tap, c, o) → (panel, tap·c, o within the panel), zeros beyond the last o."""
     taps, channels, outputs = matrix.shape
@@ -202,7 +202,7 @@ def _pack(matrix, packed):  # type: ignore[no-untyped-def]
                     packed[panel, tap * channels + c, j] = matrix[tap, c, o] if o < outputs else 0
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _sum_taps(image, pieces, packed, bias, y, shape, stride, start, step, first, outputs, block, rows, relu, zero):  # type: ignore[no-untyped-def]
     """One task: a panel of output channels for some lines of output pixels, at most PIXELS pixels at a time of each.
 
@@ -253,7 +253,7 @@ def _sum_taps(image, pieces, packed, bias, y, shape, stride, start, step, first,
                         y[q, o + j] = zero if relu and value < zero else value
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _sum_over_pixels(image, gy, runs, stride, channel, first, outputs, sums, block, rows, columns, zero):  # type: ignore[no-untyped-def]
     """sums[part, (tap, c), o] = Σ over the part's pixels of x̄[pixel, (tap, c)] · ∂y[pixel, o]. One task: a part, a run, a panel."""
     size = image.itemsize
@@ -281,7 +281,7 @@ def _sum_over_pixels(image, gy, runs, stride, channel, first, outputs, sums, blo
                     tile(block, a + size * r, 1, stride[2] * C, right.ctypes.data, columns, c, wide, pixels, zero)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _collect(sums, runs, gw):  # type: ignore[no-untyped-def]
     """Adds the parts in order and brings (tap, c) × o into the weight's own order (o, c, tap)."""
     outputs, channels, _ = gw.shape
@@ -297,7 +297,7 @@ def _collect(sums, runs, gw):  # type: ignore[no-untyped-def]
                 tap += 1
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _column_sums(pixels, sums):  # type: ignore[no-untyped-def]
     parts = len(sums)
     for part in prange(parts):

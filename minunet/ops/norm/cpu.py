@@ -38,7 +38,7 @@ def moments(x: Any, groups: int) -> tuple[Any, Any]:
     return mean, np.maximum(squares.sum(axis=2), 0) / (n * bundled[2])
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _moments(x, origin, step, first, second):  # type: ignore[no-untyped-def]
     blocks, pixels, channels = x.shape
     chunks = first.shape[1]
@@ -58,7 +58,7 @@ def normalize(x: Any, centre: Any, scale: Any, shift: Any) -> Any:
     return y
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _normalize(x, centre, scale, shift, step, chunks, y):  # type: ignore[no-untyped-def]
     blocks, pixels, channels = x.shape
     for i in prange(blocks * chunks):
@@ -77,7 +77,7 @@ def sums(gy: Any, x: Any, centre: Any) -> tuple[Any, Any]:
     return first, second
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _sums(gy, x, centre, step, first, second):  # type: ignore[no-untyped-def]
     blocks, pixels, channels = x.shape
     chunks = first.shape[1]
@@ -97,7 +97,7 @@ def grad_x(gy: Any, x: Any, centre: Any, scale: Any, slope: Any, offset: Any) ->
     return gx
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _grad_x(gy, x, centre, scale, slope, offset, step, chunks, gx):  # type: ignore[no-untyped-def]
     blocks, pixels, channels = x.shape
     for i in prange(blocks * chunks):

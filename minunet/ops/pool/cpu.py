@@ -61,7 +61,7 @@ def average_backward(gy: Any, divisor: Any, windows: Windows) -> Any:
     return _like_input(gx, windows.spatial)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _max_forward(x, y, winners, lowest, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
     _, depth, height, width, channels = x.shape
     _, out_d, out_h, out_w, _ = y.shape
@@ -94,7 +94,7 @@ def _max_forward(x, y, winners, lowest, kernel, stride, before, dilation):  # ty
                 winners[n, q, r, s, :] = -1
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _max_backward(gy, winners, gx, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
     _, depth, height, width, channels = gx.shape
     _, out_d, out_h, out_w, _ = gy.shape
@@ -118,7 +118,7 @@ def _max_backward(gy, winners, gx, kernel, stride, before, dilation):  # type: i
                                 gx[n, d, h, w, c] += gy[n, q, r, s, c] if won else 0
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _average_forward(x, y, divisor, kernel, stride, before):  # type: ignore[no-untyped-def]
     _, depth, height, width, channels = x.shape
     _, out_d, out_h, out_w, _ = y.shape
@@ -141,7 +141,7 @@ def _average_forward(x, y, divisor, kernel, stride, before):  # type: ignore[no-
                 y[n, q, r, s, c] /= divisor[q, r, s]
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _average_backward(gy, gx, divisor, kernel, stride, before):  # type: ignore[no-untyped-def]
     _, depth, height, width, channels = gx.shape
     _, out_d, out_h, out_w, _ = gy.shape

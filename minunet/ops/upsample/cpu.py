@@ -25,7 +25,7 @@ def resample(x: Any, tables: tuple[Table, ...]) -> Any:
     return channels_first(y.reshape(y.shape[0], *sizes[3 - len(tables) :], y.shape[-1]))
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _resample(x, y, jd, wd, jh, wh, jw, ww):  # type: ignore[no-untyped-def]
     width, channels = x.shape[3:]
     _, out_d, out_h, out_w, _ = y.shape
