@@ -2,6 +2,8 @@
 
 Each keeps the one array its gradient is cheapest from: the output where f' can be told from it (a following convolution
 keeps the same array anyway), else a boolean mask. At the kink the slope is PyTorch's: 0 for ReLU, the left one for the others.
+
+Two branches are added, each zero where the other holds, because `where` branches at every element: NumPy's is ten times slower.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class ReLU(Function):
 
     def backward(ctx, gy: Any) -> Any:
         (y,) = ctx.saved
-        return array_module(gy).where(y > 0, gy, 0)
+        return gy * (y > 0)
 
 
 class LeakyReLU(Function):
@@ -32,13 +34,13 @@ class LeakyReLU(Function):
 
     def forward(ctx, x: Any, *, slope: float) -> Any:
         ctx.slope = slope
-        positive = x > 0
-        ctx.save(positive)
-        return array_module(x).where(positive, x, slope * x)
+        ctx.save(x > 0)
+        xp = array_module(x)
+        return xp.maximum(x, 0) + slope * xp.minimum(x, 0)
 
     def backward(ctx, gy: Any) -> Any:
         (positive,) = ctx.saved
-        return array_module(gy).where(positive, gy, ctx.slope * gy)
+        return gy * positive + ctx.slope * gy * ~positive
 
 
 class PReLU(Function):
@@ -49,30 +51,30 @@ class PReLU(Function):
 
     def forward(ctx, x: Any, a: Any) -> Any:
         ctx.save(x, a)
-        return array_module(x).where(x > 0, x, a * x)
+        xp = array_module(x)
+        return xp.maximum(x, 0) + a * xp.minimum(x, 0)
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         x, a = ctx.saved
-        xp = array_module(gy)
-        gx = xp.where(x > 0, gy, a * gy) if ctx.needs[0] else None
-        ga = sum_to_shape(gy * xp.minimum(x, 0), a.shape) if ctx.needs[1] else None
+        positive = x > 0
+        gx = gy * positive + a * gy * ~positive if ctx.needs[0] else None
+        ga = sum_to_shape(gy * array_module(gy).minimum(x, 0), a.shape) if ctx.needs[1] else None
         return gx, ga
 
 
 class ELU(Function):
-    """y = x where x > 0, else α(eˣ − 1)    ∂x = ∂y where x > 0, else ∂y·(y + α)"""
+    """y = x where x > 0, else α(eˣ − 1)    ∂x = ∂y where x > 0, else ∂y·α·eˣ"""
 
     def forward(ctx, x: Any, *, alpha: float) -> Any:
         ctx.alpha = alpha
         xp = array_module(x)
-        positive = x > 0
-        y = xp.where(positive, x, alpha * xp.expm1(xp.minimum(x, 0)))  # min: eˣ would overflow where it is not used
-        ctx.save(positive, y)
-        return y
+        negative = alpha * xp.expm1(xp.minimum(x, 0))
+        ctx.save(x > 0, negative)
+        return xp.maximum(x, 0) + negative
 
     def backward(ctx, gy: Any) -> Any:
-        positive, y = ctx.saved
-        return array_module(gy).where(positive, gy, gy * (y + ctx.alpha))
+        positive, negative = ctx.saved
+        return gy * (positive + (negative + ctx.alpha) * ~positive)
 
 
 class Sigmoid(Function):
@@ -105,7 +107,7 @@ def logistic(x: Any) -> Any:
     """1/(1 + e⁻ˣ) of an array; with e⁻|ˣ| nothing overflows and both tails keep their relative accuracy."""
     xp = array_module(x)
     e = xp.exp(-abs(x))
-    return xp.where(x >= 0, 1, e) / (1 + e)
+    return xp.maximum(e, x >= 0) / (1 + e)  # 1 or e, over 1 + e
 
 
 def refuse_inplace(name: str, inplace: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minunet import rng
-from minunet.arrays import array_module, channels_first, device_of, to_device
+from minunet.arrays import channels_first, device_of, to_device
 from minunet.autograd import Function
 from minunet.ops.activation import refuse_inplace
 from minunet.shapes import sizes_text
@@ -27,11 +27,15 @@ class Dropout(Function):
     def forward(ctx, x: Any, *, kept: Any, p: float) -> Any:
         ctx.scale = 1 / (1 - p) if p < 1 else 0.0
         ctx.save(kept)
-        return array_module(x).where(kept, x * ctx.scale, 0)
+        y = x * kept
+        y *= ctx.scale
+        return y
 
     def backward(ctx, gy: Any) -> Any:
         (kept,) = ctx.saved
-        return array_module(gy).where(kept, gy * ctx.scale, 0)
+        gx = gy * kept
+        gx *= ctx.scale
+        return gx
 
 
 def _draw(shape: tuple[int, ...], p: float) -> Any:
