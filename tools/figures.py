@@ -1,5 +1,10 @@
-"""Draws the figures of the documentation from the program itself: python tools/figures.py → docs/images/*.png."""
+"""Draws the figures of the documentation from the program itself, into docs/images.
 
+python tools/figures.py                 all but the following
+python tools/figures.py minunet-demo    demo.png, from the folder that `minunet demo` left
+"""
+
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image as Picture
 
 import minunet as mu
 from minunet import functional as F
 from minunet import losses
+from minunet.inference import Segmenter
+from minunet.inspection import summary
+from minunet.models import UNet
+from minunet.train.pictures import Example, draw_predictions
+from minunet.train.segmentation import open_known
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -76,6 +87,42 @@ def transposed_overlap() -> Figure:
     return figure
 
 
+def unet_shapes() -> Figure:
+    """The 2015 network for an input of 572×572: every box is a layer's output, its shape read from the network."""
+    rows = summary(UNet(1, 2, padding="valid"), (1, 572, 572)).rows
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(-1.3, 33.2), ylim=(-4.75, 0.9))
+    axes.set_axis_off()
+    colours = {"Conv2d": BLUE, "MaxPool2d": ORANGE, "ConvTranspose2d": GREEN, "concatenate": "0.55", "input": "0.2"}
+
+    def box(x: float, level: int, channels: int, size: int, kind: str) -> None:
+        width, height = 0.12 + 0.06 * np.log2(channels), 0.25 + 0.55 * size / 572
+        axes.add_patch(Rectangle((x, -level - height / 2), width, height, facecolor=colours[kind], alpha=0.75))
+        axes.text(x + width / 2, -level + height / 2 + 0.03, str(channels), ha="center", va="bottom", fontsize=7.5)
+        axes.text(x + width / 2, -level - height / 2 - 0.03, f"{size}²", ha="center", va="top", fontsize=7.5)
+
+    x, level, skips = 0.0, 0, []
+    box(-1, 0, 1, 572, "input")
+    for row in rows:
+        kind, (_, channels, size, _) = row.kind.split(" ")[0], row.output_shape
+        if kind == "MaxPool2d":
+            skips.append((x - 0.3, level))
+            x, level = x - 0.2, level + 1
+        elif kind == "ConvTranspose2d":
+            x, level = x + 0.1, level - 1
+        elif kind == "concatenate":
+            start, at = skips.pop()
+            arrow = {"arrowstyle": "->", "color": "0.55", "linestyle": "--"}
+            axes.annotate("", (x - 1.2, -at + 0.12), (start, -at + 0.12), arrowprops=arrow)
+            axes.text((start + x) / 2 - 0.5, -at + 0.15, f"crop to {size}²", ha="center", va="bottom", fontsize=7.5)
+        box(x, level, channels, size, kind)
+        x += 1.1
+    names = {"3×3 convolution, ReLU (the last: 1×1)": BLUE, "2×2 max pooling": ORANGE, "2×2 up-convolution": GREEN, "concatenation": "0.55"}
+    axes.legend(handles=[Rectangle((0, 0), 1, 1, color=c, alpha=0.75, label=n) for n, c in names.items()], loc="lower left", fontsize=8)
+    return figure
+
+
 def losses_compared() -> Figure:
     """Left: one pixel. Right: everything called background, against the object's share."""
 
@@ -106,15 +153,33 @@ def losses_compared() -> Figure:
     return figure
 
 
+def demo(run: Path) -> None:
+    """Predictions of a demo's model on images that neither trained nor chose it, in 256 colours, so that the file is small."""
+    segmenter, unseen = Segmenter.load(run), open_known("cells", "test")
+    examples = []
+    for index in (0, 7):
+        image, mask = unseen[index]
+        examples.append(Example(f"new image {index}", image, mask, segmenter(image)))
+    path = IMAGES / "demo.png"
+    draw_predictions(examples, path, class_names=segmenter.class_names)
+    with Picture.open(path) as picture:
+        smaller = picture.convert("RGB").resize((990, 990 * picture.height // picture.width))
+    smaller.quantize(256, method=Picture.Quantize.MAXCOVERAGE, kmeans=8).save(path, optimize=True)
+
+
 FIGURES = {
     "convolution": convolution,
+    "max_pool": max_pool,
     "transposed_overlap": transposed_overlap,
+    "unet_shapes": unet_shapes,
     "losses": losses_compared,
 }
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    for name, draw in FIGURES.items():
+    for run in sys.argv[1:]:
+        demo(Path(run))
+    for name, draw in FIGURES.items() if len(sys.argv) == 1 else ():
         path = IMAGES / f"{name}.png"
         draw().savefig(path, dpi=110, metadata={"Software": None})
         print(f"{path.stat().st_size / 1024:6.0f} KB  {path}")
