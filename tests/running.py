@@ -12,7 +12,7 @@ import numpy as np
 import minunet as mu
 from minunet import Tensor
 from minunet.kernels import recording
-from minunet.testing.opcases import CASES, OpCase, Sample
+from minunet.testing.opcases import OpCase, Sample
 
 Layout = Callable[[np.ndarray], np.ndarray]
 
@@ -93,12 +93,11 @@ def run_torch(torch: Any, case: OpCase, sample: Sample, dtype: Any = np.float64)
 
 
 @cache
-def kernel_sets(name: str, index: int) -> tuple[str, ...]:
+def kernel_sets(case: OpCase, index: int) -> tuple[str, ...]:
     """The kernel sets worth running for a sample: 'ref', and 'auto' where that chooses something else.
 
     A light operation has one code for all: 'auto' alone.
     """
-    case = next(c for c in CASES if c.name == name)
     with recording() as choices:
         run(case, samples_of(case)[index])
     if not choices:
