@@ -1,7 +1,7 @@
 """Draws the figures of the documentation from the program itself, into docs/images.
 
 python tools/figures.py                 all but the following
-python tools/figures.py minunet-demo    demo.png, from the folder that `minunet demo` left
+python tools/figures.py minunet-demo    demo.png and features.png, from the folder that `minunet demo` left
 """
 
 import sys
@@ -18,8 +18,9 @@ from PIL import Image as Picture
 import minunet as mu
 from minunet import functional as F
 from minunet import losses
+from minunet.data import SegmentationDataset
 from minunet.inference import Segmenter
-from minunet.inspection import summary
+from minunet.inspection import feature_maps, summary
 from minunet.models import UNet
 from minunet.train.pictures import Example, draw_predictions
 from minunet.train.segmentation import open_known
@@ -153,15 +154,41 @@ def losses_compared() -> Figure:
     return figure
 
 
-def demo(run: Path) -> None:
-    """Predictions of a demo's model on images that neither trained nor chose it, in 256 colours, so that the file is small."""
-    segmenter, unseen = Segmenter.load(run), open_known("cells", "test")
+def demo(segmenter: Segmenter, unseen: SegmentationDataset, path: Path) -> None:
+    """Predictions on images that neither trained the model nor chose it."""
     examples = []
     for index in (0, 7):
         image, mask = unseen[index]
         examples.append(Example(f"new image {index}", image, mask, segmenter(image)))
-    path = IMAGES / "demo.png"
     draw_predictions(examples, path, class_names=segmenter.class_names)
+
+
+def features(segmenter: Segmenter, unseen: SegmentationDataset, path: Path) -> None:
+    """Two maps of each level, those that vary most, on the way down (above) and up (below)."""
+    image, _ = unseen[0]
+    maps = feature_maps(segmenter.model, segmenter.standardize(image)[None])
+    depth = segmenter.config["model"]["depth"]
+    suffix = "norm2" if segmenter.config["model"]["norm"] else "conv2"
+    down = [*(f"encoder.{level}" for level in range(depth)), "bottleneck"]
+    up = [*(f"decoder.{level}" for level in reversed(range(depth)))]
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
+    grid = figure.subplots(4, depth + 1)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for first, blocks in ((0, down), (2, up)):
+        for column, block in enumerate(blocks):
+            answer = maps[f"{block}.{suffix}"][0]  # (C, H, W)
+            for row, channel in enumerate(np.argsort(answer.std(axis=(1, 2)))[:-3:-1]):
+                grid[first + row, column].imshow(answer[channel], cmap="viridis")
+            grid[first, column].set_title(f"{block}\n{answer.shape[0]} maps of {answer.shape[1]}×{answer.shape[2]}", fontsize=9)
+    for row, picture, title in ((2, image[0], "image"), (3, segmenter(image)[1], "probability of cell")):
+        grid[row, depth].imshow(picture, cmap="gray")
+        grid[row, depth].set_title(title, fontsize=9)
+    figure.savefig(path, dpi=90)
+
+
+def shrink(path: Path) -> None:
+    """At most 990 pixels wide, in 256 colours."""
     with Picture.open(path) as picture:
         smaller = picture.convert("RGB").resize((990, 990 * picture.height // picture.width))
     smaller.quantize(256, method=Picture.Quantize.MAXCOVERAGE, kmeans=8).save(path, optimize=True)
@@ -177,9 +204,14 @@ FIGURES = {
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    written = []
     for run in sys.argv[1:]:
-        demo(Path(run))
+        for draw_run in (demo, features):
+            written.append(IMAGES / f"{draw_run.__name__}.png")
+            draw_run(Segmenter.load(run), open_known("cells", "test"), written[-1])
+            shrink(written[-1])
     for name, draw in FIGURES.items() if len(sys.argv) == 1 else ():
-        path = IMAGES / f"{name}.png"
-        draw().savefig(path, dpi=110, metadata={"Software": None})
+        written.append(IMAGES / f"{name}.png")
+        draw().savefig(written[-1], dpi=110, metadata={"Software": None})
+    for path in written:
         print(f"{path.stat().st_size / 1024:6.0f} KB  {path}")
