@@ -70,7 +70,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the model and the pictures go.")] = Path("minunet-demo"),
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
-    """Train a small UNet on generated images of cells, in two minutes.
+    """Train a small UNet on generated images of cells: a minute or two.
 
     [dim]minunet demo[/]
     """
@@ -80,7 +80,7 @@ def demo(
 
     console = Console()
     settings = preset("cells", seed=seed, minutes=2.3)
-    _say(console, "Generated images of cells, a UNet that has seen none of them. It learns to tell cells from background:")
+    _say(console, "A small UNet learns to tell cells from background, on generated microscope images:")
     _, reason = train(settings, out, display=_display(console))
     if reason == "interrupted":
         _say(console, f"Stopped. Continue with: minunet train cells --out {out} --resume")

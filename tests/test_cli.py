@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +218,35 @@ def test_check_fails_where_an_operation_is_wrong(minunet, monkeypatch):
     said = minunet("check", "exp")
     assert said.code == 1
     assert "wrong" in said.out
+
+
+def test_ctrl_c_says_how_to_continue(minunet, folders, tmp_path, monkeypatch):
+    from minunet.train import segmentation
+
+    def interrupting(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return validate(*arguments)
+
+    validate = segmentation.validate
+    monkeypatch.setattr(segmentation, "validate", interrupting)
+    images, masks = folders
+    said = minunet("train", "--images", images, "--masks", masks, "--out", tmp_path / "run", *TINY, "--epochs", 3)
+    assert said.code == 130
+    assert f"Stopped and saved in epoch 2. Continue with: minunet train --images {images}" in said.out
+    monkeypatch.undo()
+    said = minunet("train", "--images", images, "--masks", masks, "--out", tmp_path / "run", "--resume")
+    assert said.code == 0, said.err
+    assert "3/3" in said.out
+
+
+@pytest.mark.slow
+def test_demo_finds_new_cells(minunet, tmp_path):
+    started = time.monotonic()
+    said = minunet("demo", "--out", tmp_path / "demo")
+    assert said.code == 0, said.err
+    assert time.monotonic() - started < 180
+    assert float(re.search(r"IoU of the cells is (\d\.\d+)", said.out)[1]) > 0.9
+    assert (tmp_path / "demo" / "predictions.png").exists()
 
 
 # bad input

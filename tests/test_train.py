@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import signal
@@ -284,6 +285,25 @@ def test_a_time_limit_ends_before_an_epoch_that_would_not_fit(tmp_path, monkeypa
     assert 0.8 * 30 <= run.run.seconds <= 30
     rates = [row["learning_rate"] for row in run.run.history]
     assert rates[-1] < 0.2 * max(rates)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_display_shows_a_row_an_epoch(tmp_path, terminal, monkeypatch):
+    from rich.console import Console
+
+    from minunet.train import display
+
+    monkeypatch.setattr(display, "_PLAIN_EVERY", 0.0)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
+    run = trainer(tmp_path, minutes=60, display=display.LiveDisplay(console, {"val_loss": "val loss"}))
+    run.fit()
+    shown = console.file.getvalue()
+    rows = [line for line in shown.splitlines() if "/3  " in line and "best" in line]
+    assert rows
+    assert all(f"{row['val_loss']:.4f}" in shown for row in run.run.history)
+    assert "images/s" in shown
+    assert ("\x1b" in shown) == terminal
+    assert ("batch 2/4" in shown) != terminal
 
 
 def test_the_loader_must_have_a_batch(tmp_path):
