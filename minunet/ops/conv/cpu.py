@@ -54,8 +54,8 @@ def grad_x(gy: Any, w: Any, b: Any, geometry: Geometry, spatial: tuple[int, ...]
     ]
     margins = []
     for n, m, s, remainders in zip(spatial, out, geometry.stride, axes, strict=True):
-        first = min(shift for taps in remainders for _, shift in taps)
-        last = max(shift + (n - 1 - start) // s for start, taps in enumerate(remainders) for _, shift in taps)
+        first = min((shift for taps in remainders for _, shift in taps), default=0)  # no tap at all may reach a small x
+        last = max((shift + (n - 1 - start) // s for start, taps in enumerate(remainders) for _, shift in taps), default=0)
         margins.append((max(0, -first), max(0, last - (m - 1))))
     image = _padded(gy, tuple(margins), 1)
     for starts in product(*(range(len(remainders)) for remainders in axes)):

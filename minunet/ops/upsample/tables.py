@@ -26,10 +26,13 @@ def nearest_table(n: int, out: int, step: float, centre: float) -> Table:
     """y[i] = x[⌊step·(i + centre)⌋]    centre: 0 in mode 'nearest', 1/2 in 'nearest-exact'
 
     n: size of the input. step: input elements for each output element. Computed in float32 whatever the tensor's dtype,
-    because PyTorch does: at some sizes the last bit decides which neighbour is taken.
+    because PyTorch does: at some sizes the last bit decides which neighbour is taken. In mode 'nearest' an output of n or 2n elements
+    repeats each one evenly whatever the step is, as PyTorch's 2-d resampling does (its 1-d and 3-d ones do so in backward only).
     """
+    if centre == 0 and out in (n, 2 * n):
+        return gather_table(np.arange(out) // (out // n))
     position = (np.arange(out, dtype=np.float32) + np.float32(centre)) * np.float32(step)
-    return gather_table(np.arange(n) if out == n else np.minimum(position.astype(np.int64), n - 1))
+    return gather_table(np.minimum(position.astype(np.int64), n - 1))
 
 
 def linear_table(n: int, out: int, step: float, align_corners: bool) -> Table:

@@ -46,6 +46,8 @@ def _samples(rank: int, transposed: bool) -> Callable[[Rng], Iterator[Sample]]:
         if transposed:
             yield sample(rng, 1, 2, 3, 3, stride=2, padding=1, output_padding=1)
             yield sample(rng, 1, 2, 2, 2, dilation=3, output_padding=2)
+            pixel = {"stride": 3, "padding": 2, "dilation": 3, "output_padding": 1}  # what is left of the output meets no tap
+            yield Sample((normal(rng, 1, 1, *(1,) * rank), normal(rng, 1, 1, *(2,) * rank), None), pixel, keras=False)
 
     return draw
 
