@@ -76,7 +76,7 @@ def demo(
     """
     from minunet.inference import Segmenter
     from minunet.train.segmentation import evaluate as evaluate_on
-    from minunet.train.segmentation import open_known, preset, train
+    from minunet.train.segmentation import open_known, pooled, preset, train
 
     console = Console()
     settings = preset("cells", seed=seed, minutes=2.3)
@@ -85,7 +85,7 @@ def demo(
     if reason == "interrupted":
         _say(console, f"Stopped. Continue with: minunet train cells --out {out} --resume")
         raise typer.Exit(130)
-    confusion = evaluate_on(Segmenter.load(out), open_known("cells", "test"))
+    confusion = pooled(evaluate_on(Segmenter.load(out), open_known("cells", "test")))
     _say(
         console,
         f"\nOn 16 new images the IoU of the cells is {confusion.iou[1]:.3f} and {confusion.pixel_error:.1%} of the pixels are wrong.",
@@ -182,7 +182,7 @@ def evaluate(
     from minunet import data
     from minunet.inference import Segmenter
     from minunet.train.segmentation import evaluate as evaluate_on
-    from minunet.train.segmentation import open_known
+    from minunet.train.segmentation import open_known, pooled, scores
 
     segmenter = Segmenter.load(model, device)
     dataset: Any
@@ -193,12 +193,17 @@ def evaluate(
     else:
         dataset = open_known(str(source), part)
     console = Console()
-    confusion = evaluate_on(segmenter, dataset, tta=tta)
+    confusions = evaluate_on(segmenter, dataset, tta=tta)
+    confusion = pooled(confusions)
     table = Table("class", "Dice", "IoU", "precision", "recall")
     for i, name in enumerate(segmenter.class_names):
         table.add_row(name, *(f"{getattr(confusion, score)[i]:.4f}" for score in ("dice", "iou", "precision", "recall")))
+    console.print("Over the pixels of all images:", highlight=False)
     console.print(table)
-    _say(console, f"pixel error {confusion.pixel_error:.4f} over {len(dataset)} images{' (with test-time augmentation)' if tta else ''}")
+    means = {name: sum(scores(c, segmenter.class_names)[name] for c in confusions) / len(confusions) for name in ("dice", "iou")}
+    but = f"of {segmenter.class_names[1]}" if confusion.classes == 2 else f"without {segmenter.class_names[0]}"
+    _say(console, f"pixel error {confusion.pixel_error:.4f} over {len(dataset)} images{', with test-time augmentation' if tta else ''}")
+    _say(console, f"mean over images, {but}: Dice {means['dice']:.4f}, IoU {means['iou']:.4f}")
     known = set(segmenter.config.get("train", ())) & set(dataset.names)
     if known:
         _say(console, f"{len(known)} of them have the name of an image the model was trained on: these figures flatter it.")

@@ -90,7 +90,7 @@ class Settings:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "isbi2012": {"epochs": 60, "crop": 256, "batch_size": 4, "repeats": 4, "learning_rate": 5e-3, "elastic": 10.0, "intensity": 0.2},
-    "dsb2018": {"epochs": 12, "crop": 256, "batch_size": 4, "intensity": 0.2},
+    "dsb2018": {"epochs": 24, "crop": 256, "batch_size": 4, "learning_rate": 5e-3, "intensity": 0.2},
     "cells": {"epochs": 20, "crop": 128, "batch_size": 8, "base_channels": 8, "depth": 3, "learning_rate": 5e-3},
     "folder": {},
 }
@@ -237,14 +237,19 @@ def scores(confusion: Confusion, class_names: Sequence[str]) -> Metrics:
     return {"pixel_error": confusion.pixel_error, **means, **named}
 
 
-def evaluate(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Confusion:
-    """The confusion matrix over whole images, predicted as `minunet predict` does."""
+def evaluate(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> list[Confusion]:
+    """The confusion matrix of each image, predicted whole as `minunet predict` does."""
     if dataset.classes != len(segmenter.class_names):
         raise ValueError(f"the model tells {len(segmenter.class_names)} classes apart, the masks hold {dataset.classes}.")
-    confusion = Confusion(dataset.classes)
-    for image, mask in (dataset[i] for i in range(len(dataset))):
-        confusion.add(segmenter.classes(segmenter(image, tta=tta)), mask)
-    return confusion
+    samples = (dataset[i] for i in range(len(dataset)))
+    return [Confusion(dataset.classes).add(segmenter.classes(segmenter(image, tta=tta)), mask) for image, mask in samples]
+
+
+def pooled(confusions: Sequence[Confusion]) -> Confusion:
+    """One matrix over the pixels of all images."""
+    total = Confusion(confusions[0].classes)
+    total.counts += np.sum([confusion.counts for confusion in confusions], axis=0)
+    return total
 
 
 def draw(run: Run, segmenter: Segmenter, dataset: Dataset, out: Path, count: int = 3) -> None:
