@@ -81,6 +81,11 @@ class Settings:
         for name in ("learning_rate", "minutes"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}.")
+        if self.batch_size == 1 and self.norm == "batch":
+            raise ValueError(
+                "batch norm in a batch of one image learns that image's statistics alone, which do not serve others: "
+                "use a batch size of 4 or more, or norm 'instance', 'group' or 'none'."
+            )
         if self.crop % 2**self.depth:
             raise ValueError(
                 f"a UNet of depth {self.depth} needs windows divisible by {2**self.depth}: crop is {self.crop}, "
