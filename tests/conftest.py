@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,10 +70,15 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(autouse=True)
 def sealed() -> Iterator[None]:
-    """Each test starts from seed 0; one that leaves a mode switched on, or moves the process, fails."""
+    """Each test starts from seed 0; one that leaves a mode switched on, or changes the process, fails."""
+    yield from seal()
+
+
+def seal() -> Iterator[None]:
+    """The body of `sealed`: what is found changed at the end is put right and told."""
     mu.manual_seed(0)
-    folder, errors = os.getcwd(), np.geterr()
-    threads = _numba_threads()
+    folder, errors, threads = os.getcwd(), np.geterr(), _numba_threads()
+    interrupt = signal.getsignal(signal.SIGINT)
     modes = {
         "use()": (kernels._forced, "auto"),
         "which()": (kernels._record, None),
@@ -86,6 +92,9 @@ def sealed() -> Iterator[None]:
     if os.getcwd() != folder:
         os.chdir(folder)
         leaked.append("the working directory")
+    if signal.getsignal(signal.SIGINT) != interrupt:
+        signal.signal(signal.SIGINT, interrupt)
+        leaked.append("the handler of Ctrl-C")
     if np.geterr() != errors:
         np.seterr(**errors)
         leaked.append("numpy.seterr")

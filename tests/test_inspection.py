@@ -9,6 +9,7 @@ from minunet import functional as F
 from minunet.inspection import feature_maps, summary, unused_parameters
 from minunet.inspection.receptive_field import PIXEL, union
 from minunet.models import UNet
+from tests.conftest import require
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_summary_equals_a_real_run():
 
 
 def test_macs_equal_torch_flop_counter():
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
     ours = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, groups=2), nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2), nn.Conv2d(4, 2, 1))

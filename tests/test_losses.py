@@ -7,6 +7,7 @@ import pytest
 
 from minunet import Tensor, losses, tensor
 from minunet.testing import gradcheck
+from tests.conftest import require
 
 C = 3
 
@@ -54,7 +55,7 @@ def test_cross_entropy_is_the_formula(channels, spatial):
 
 
 def test_categorical_equals_torch():
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     z, target, _ = sample(C)
     target[0, 0] = 255
     weights = np.array([0.5, 1.0, 3.0])
@@ -68,7 +69,7 @@ def test_categorical_equals_torch():
 
 
 def test_binary_equals_torch():
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     z, target, _ = sample(1)
     ours, theirs = tensor(z, requires_grad=True), torch.tensor(z, requires_grad=True)
     ours_loss = losses.binary_cross_entropy(ours, target)
@@ -148,7 +149,7 @@ def test_lecture_dice_does_not_measure_overlap():
 def test_dice_equals_monai(per, background, smooth):
     z, target, _ = sample(C)
     with warnings.catch_warnings(action="ignore"):  # MONAI's import warns
-        torch, monai = pytest.importorskip("torch"), pytest.importorskip("monai.losses")
+        torch, monai = require("torch"), require("monai.losses")
         options = {"include_background": background, "smooth_nr": smooth, "smooth_dr": smooth, "batch": per == "batch"}
         dice = monai.DiceLoss(to_onehot_y=True, softmax=True, **options)
         both = monai.DiceCELoss(to_onehot_y=True, softmax=True, **options)
@@ -167,7 +168,7 @@ def test_dice_equals_monai(per, background, smooth):
 def test_binary_dice_equals_monai():
     z, target, _ = sample(1)
     with warnings.catch_warnings(action="ignore"):
-        torch, monai = pytest.importorskip("torch"), pytest.importorskip("monai.losses")
+        torch, monai = require("torch"), require("monai.losses")
         wanted = monai.DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(torch.tensor(z), torch.tensor(target[:, None]))
     assert losses.dice_loss(Tensor(z), target).item() == pytest.approx(wanted.item(), rel=1e-6)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minunet import metrics
+from tests.conftest import require
 
 
 def maps(classes, seed=0, shape=(2, 9, 7)):
@@ -105,7 +106,7 @@ def test_class_map():
 
 def test_equals_monai():
     with warnings.catch_warnings(action="ignore"):  # MONAI's import warns
-        torch, monai = pytest.importorskip("torch"), pytest.importorskip("monai.metrics")
+        torch, monai = require("torch"), require("monai.metrics")
         prediction, target = maps(3, shape=(1, 8, 8))
         one_hot = [torch.tensor(np.moveaxis(np.eye(3)[m], -1, 1)) for m in (prediction, target)]
         dice = monai.compute_dice(*one_hot, include_background=True)[0].numpy()
@@ -115,7 +116,7 @@ def test_equals_monai():
 
 
 def test_equals_scikit_image():
-    skimage = pytest.importorskip("skimage.metrics")
+    skimage = require("skimage.metrics")
     prediction, target = maps(3)
     table = skimage.contingency_table(target.ravel(), prediction.ravel()).toarray()
     np.testing.assert_array_equal(metrics.confusion_matrix(prediction, target, 3), table)

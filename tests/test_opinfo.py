@@ -17,6 +17,7 @@ from minunet import Tensor
 from minunet import functional as F
 from tests.conftest import require
 from tests.running import assert_close
+from tests.test_opcases import PROMISED
 
 # (OpInfo's name, its variant, our function)
 OPS: list[tuple[str, str, Callable[..., Any]]] = [
@@ -159,6 +160,11 @@ def describe(sample: Any) -> str:
         return f"[{', '.join(map(show, value))}]" if isinstance(value, tuple | list) else repr(value)
 
     return ", ".join([show(v) for v in (sample.input, *sample.args)] + [f"{k}={show(v)}" for k, v in sample.kwargs.items()])
+
+
+def test_every_promised_function_has_its_samples():
+    tried = {name.removeprefix("nn.functional.") for name, _, _ in OPS} | {"dropout", "dropout2d", "dropout3d"}
+    assert set(PROMISED) <= tried, f"not tried: {set(PROMISED) - tried}"
 
 
 @pytest.mark.parametrize(("name", "variant", "function"), OPS, ids=[f"{n}-{v}" if v else n for n, v, _ in OPS])

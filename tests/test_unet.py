@@ -9,6 +9,7 @@ import minunet as mu
 from minunet import Tensor, losses, tensor
 from minunet.inspection import unused_parameters
 from minunet.models import UNet
+from tests.conftest import require
 
 TINY = {"base_channels": 2, "depth": 2}
 
@@ -289,7 +290,7 @@ def torch_unet(torch, w, x, *, rank, depth, padding, norm, up):
     ],
 )
 def test_equals_torch(rank, padding, norm, up, size):
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     model = UNet(2, 3, **TINY, rank=rank, padding=padding, norm=norm, up=up).astype(np.float64)
     x = image(2, 2, *size, dtype=np.float64)
     weights = {name: torch.tensor(p.data, requires_grad=True) for name, p in model.named_parameters()}
