@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minunet as mu
 from minunet import Tensor
 from minunet import functional as F
 from tests.conftest import require
@@ -168,7 +169,8 @@ def test_every_promised_function_has_its_samples():
 
 
 @pytest.mark.parametrize(("name", "variant", "function"), OPS, ids=[f"{n}-{v}" if v else n for n, v, _ in OPS])
-def test_pytorchs_own_samples(op_db, name, variant, function):
+@pytest.mark.parametrize("kernel_set", ["ref", "auto"])
+def test_pytorchs_own_samples(op_db, name, variant, function, kernel_set):
     op = op_db[name, variant]
     excluded = LEFT_OUT.get(f"{name}-{variant}" if variant else name, [])
     met, wrong = set(), []
@@ -177,7 +179,7 @@ def test_pytorchs_own_samples(op_db, name, variant, function):
         reasons = [i for i, (applies, _) in enumerate(excluded) if applies(sample)]
         met.update(reasons)
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), mu.use(kernel_set):
                 compare(op, function, sample)
         except Exception as problem:
             if not reasons:
