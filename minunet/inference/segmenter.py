@@ -75,9 +75,11 @@ class Segmenter:
         return probabilities.argmax(axis=0)
 
     def _tiled(self, image: Array, tile: int) -> Array:
+        """An image that fits into one tile is computed as in training, zeros beyond its edge; only between tiles is there a margin."""
+        margin = 32 if max(image.shape[1:]) > tile else 0
         self.model.eval()
         with no_grad():
-            return predict_tiles(self._probabilities, image, tile=tile, multiple=self.multiple)
+            return predict_tiles(self._probabilities, image, tile=tile, margin=margin, multiple=self.multiple)
 
     def _probabilities(self, images: Array) -> Array:
         logits = to_device(self.model(Tensor(to_device(images, self.device))).data, "cpu")
