@@ -157,6 +157,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray[Any, Any]], metadata: dict[s
         raise FileNotFoundError(f"checkpoint {path} cannot be written: there is no folder {path.parent}. Create it first.")
     try:
         numpy.save_file(arrays, partial, metadata)
+        partial.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -166,6 +167,12 @@ def _write(path: Path, arrays: dict[str, np.ndarray[Any, Any]], metadata: dict[s
         ) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
