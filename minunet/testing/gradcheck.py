@@ -25,6 +25,13 @@ class GradientError(AssertionError):
     """A gradient disagrees with finite differences."""
 
 
+class Agreement(float):
+    """The largest error that was found. True in a condition even where it is 0: what disagrees raises."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Direction:
     """One comparison: the slope along a random direction, measured and computed."""
@@ -46,7 +53,7 @@ def gradcheck(
     tolerance: float = 1e-7,
     directions: int = 3,
     seed: int = 0,
-) -> float:
+) -> Agreement:
     """Compares backward with central differences along random directions.
 
     function: takes the inputs, returns one tensor; it must be deterministic (seed a dropout inside it).
@@ -69,7 +76,7 @@ def gradcheck(
         worst = max(worst, result.error)
         if not result.error <= tolerance:
             raise GradientError(_report(function, inputs, moving, steps, step, rng, result, tolerance))
-    return worst
+    return Agreement(worst)
 
 
 def _direction(rng: np.random.Generator, tensor: Tensor) -> Any:
