@@ -79,7 +79,7 @@ def demo(
     from minunet.train.segmentation import open_known, pooled, preset, train
 
     console = Console()
-    settings = preset("cells", seed=seed, minutes=2.3)
+    settings = preset("cells", seed=seed)
     _say(console, "A small UNet learns to tell cells from background, on generated microscope images:")
     _, reason = train(settings, out, display=_display(console))
     if reason == "interrupted":

@@ -96,7 +96,7 @@ class Settings:
 PRESETS: dict[str, dict[str, Any]] = {
     "isbi2012": {"epochs": 60, "crop": 256, "batch_size": 4, "repeats": 4, "learning_rate": 5e-3, "elastic": 10.0, "intensity": 0.2},
     "dsb2018": {"epochs": 24, "crop": 256, "batch_size": 4, "learning_rate": 5e-3, "intensity": 0.2},
-    "cells": {"epochs": 20, "crop": 128, "batch_size": 8, "base_channels": 8, "depth": 3, "learning_rate": 5e-3},
+    "cells": {"epochs": 16, "crop": 128, "batch_size": 8, "base_channels": 8, "depth": 3, "learning_rate": 5e-3},
     "folder": {},
 }
 
