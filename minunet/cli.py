@@ -313,7 +313,7 @@ def check(
         raise ValueError(f"there is no operation {min(unknown)!r}: choose among {', '.join(case.name for case in CASES)}.")
     torch, keras = _reference("torch"), _reference("keras")
     console = Console()
-    table = Table("operation", "cases", "finite differences", "PyTorch", "Keras", "")
+    table = Table("operation", "cases", "differences", "PyTorch", "Keras", "")
     table.columns[0].no_wrap = True
     rows = []
     with console.status("checking …") as status:
@@ -324,7 +324,7 @@ def check(
             numbers = ["—" if value is None else f"{value:.1e}" for value in (row.differences, row.torch, row.keras)]
             table.add_row(row.name, str(row.samples), *numbers, "" if row.passes else "[bold red]wrong[/]")
     console.print(table)
-    _say(console, f"Worst relative differences. Tolerated are {report.DIFFERENCES:g}, {report.TORCH:g} and {report.KERAS:g}.")
+    _say(console, f"Worst relative errors, against finite differences, PyTorch and Keras. Tolerated are {report.DIFFERENCES:g}, {report.TORCH:g} and {report.KERAS:g}.")
     for name, module in (("PyTorch", torch), ("Keras", keras)):
         if module is None:
             _say(console, f"{name} is not installed: that column is empty.")
