@@ -324,7 +324,8 @@ def check(
             numbers = ["—" if value is None else f"{value:.1e}" for value in (row.differences, row.torch, row.keras)]
             table.add_row(row.name, str(row.samples), *numbers, "" if row.passes else "[bold red]wrong[/]")
     console.print(table)
-    _say(console, f"Worst relative errors, against finite differences, PyTorch and Keras. Tolerated are {report.DIFFERENCES:g}, {report.TORCH:g} and {report.KERAS:g}.")
+    _say(console, "Worst relative errors, against finite differences, PyTorch and Keras.")
+    _say(console, f"Tolerated are {report.DIFFERENCES:g}, {report.TORCH:g} and {report.KERAS:g}.")
     for name, module in (("PyTorch", torch), ("Keras", keras)):
         if module is None:
             _say(console, f"{name} is not installed: that column is empty.")
