@@ -94,7 +94,11 @@ def channels_first(array: Array) -> Array:
     return array_module(array).moveaxis(array, -1, 1)
 
 
-def channels_last_volume(array: Array) -> Array:
-    """(N, C, *spatial) of rank 1, 2 or 3 → a C-contiguous (N, D, H, W, C), where absent axes have size 1."""
-    last = channels_last(array)
+def as_volume(last: Array) -> Array:
+    """(N, *spatial, C) of rank 1, 2 or 3 → (N, D, H, W, C), where absent axes have size 1."""
     return last.reshape(last.shape[0], *(1,) * (5 - last.ndim), *last.shape[1:])
+
+
+def channels_last_volume(array: Array) -> Array:
+    """(N, C, *spatial) of rank 1, 2 or 3 → a C-contiguous (N, D, H, W, C)."""
+    return as_volume(channels_last(array))

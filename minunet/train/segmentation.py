@@ -154,9 +154,10 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
     model = UNet(**shape)
     standardize = data.Standardize.fit(train_set)
     augment = data.Augment(elastic=settings.elastic, angle=settings.angle, scale=settings.scale, intensity=settings.intensity)
+    visits = data.Subset(train_set, list(range(len(train_set))) * settings.repeats)
     loader = data.DataLoader(
-        Repeated(train_set, settings.repeats),
-        min(settings.batch_size, len(train_set) * settings.repeats),
+        visits,
+        min(settings.batch_size, len(visits)),
         shuffle=True,
         augment=augment,
         standardize=standardize,
@@ -289,17 +290,3 @@ class InMemory:
 
     def __getitem__(self, index: int) -> tuple[Array, Array]:
         return self.samples[index]
-
-
-class Repeated:
-    """A dataset that visits each sample several times."""
-
-    def __init__(self, dataset: Dataset, times: int) -> None:
-        self.dataset, self.names = dataset, list(dataset.names) * times
-        self.classes, self.channels = dataset.classes, dataset.channels
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> tuple[Array, Array]:
-        return self.dataset[index % len(self.dataset)]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit, prange
 
-from minunet.arrays import channels_first, channels_last, channels_last_volume
+from minunet.arrays import as_volume, channels_first, channels_last, channels_last_volume
 from minunet.simd import block_for, tile
 
 if TYPE_CHECKING:
@@ -104,11 +104,6 @@ def _taps_of_remainder(start: int, kernel: int, stride: int, before: int, dilati
     return [(k, distance // stride) for k, distance in reached if distance % stride == 0]
 
 
-def _volume(a: Any) -> Any:
-    """(N, *spatial, C) with one to three spatial axes → (N, D, H, W, C)."""
-    return a.reshape(a.shape[0], *(1,) * (5 - a.ndim), *a.shape[1:])
-
-
 def _triple(numbers: tuple[int, ...], fill: int) -> tuple[int, ...]:
     return (fill,) * (3 - len(numbers)) + tuple(numbers)
 
@@ -167,7 +162,7 @@ def _sum_over_taps(
         cuts = np.linspace(0, length, -(-length // DEPTH) + 1).astype(int)
         pieces += [(where + a, first * channels + a, z - a) for a, z in pairwise(cuts)]
     table = np.array(pieces, dtype=np.int64).reshape(-1, 3)
-    volume = _volume(y)
+    volume = as_volume(y)
     places = (volume.shape[:4], _triple(stride, 1), _triple(start, 0), _triple(step, 1), group * outputs, outputs)
     flat = volume.reshape(-1, volume.shape[4])
     _sum_taps(image, table, packed, bias, flat, *places, block, rows, activation == "relu", y.dtype.type(0))
