@@ -1,0 +1,78 @@
+"""Large arrays come from a pool: what one training step frees, the next one uses.
+
+The operating system hands out memory a page at a time, at first touch, and clears it: for an activation of some megabytes that
+costs about as much as computing it. A training step asks for the same sizes again and again, so blocks that nobody looks at any
+more wait here instead of going back. Small arrays are left to NumPy.
+
+    empty(shape)  ──▶  a waiting block of the size, else a new one  ──▶  array ──▶ views …
+                                ▲                                                   │ the last view dies
+                                └───────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+SMALLEST = 1 << 16  # bytes: below, malloc has memory at hand
+_HUGE = 1 << 22  # bytes: from here on ask for pages of 2 MB, which need fewer faults and fewer translations
+
+_waiting: defaultdict[int, list[mmap.mmap]] = defaultdict(list)  # by size
+_idle = 0  # bytes waiting
+_lent = 0  # bytes that arrays look at
+
+
+class _Loan:
+    """Stands between a block and its arrays: NumPy keeps it alive as long as one of them lives."""
+
+    def __init__(self, block: mmap.mmap, size: int) -> None:
+        self.block, self.size = block, size
+        self.__array_interface__ = {**np.frombuffer(block, dtype=np.uint8).__array_interface__, "data": (_address(block), False)}
+
+    def __del__(self) -> None:
+        global _idle, _lent
+        _lent -= self.size
+        _idle += self.size
+        _waiting[self.size].append(self.block)
+
+
+def _address(block: mmap.mmap) -> int:
+    return np.frombuffer(block, dtype=np.uint8).ctypes.data
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """A C-contiguous array of undefined content."""
+    global _idle, _lent
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < SMALLEST:
+        return np.empty(shape, dtype)
+    size = _rounded(nbytes)
+    if _waiting[size]:
+        block = _waiting[size].pop()
+        _idle -= size
+    else:
+        if _idle > _lent:  # the sizes have changed: what waits is of the old ones
+            release()
+        block = mmap.mmap(-1, size)
+        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            block.madvise(mmap.MADV_HUGEPAGE)
+    _lent += size
+    return np.asarray(_Loan(block, size))[:nbytes].view(dtype).reshape(shape)
+
+
+def release() -> None:
+    """Gives every waiting block back to the operating system."""
+    global _idle
+    _waiting.clear()
+    _idle = 0
+
+
+def _rounded(nbytes: int) -> int:
+    """Up to the next eighth of a power of two: few different sizes, at most an eighth unused."""
+    step = max(1 << (nbytes.bit_length() - 4), mmap.PAGESIZE)
+    return -(-nbytes // step) * step
