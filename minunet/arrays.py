@@ -86,12 +86,12 @@ def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
 def channels_last(array: Array) -> Array:
     """(N, C, *spatial) in any memory order → a C-contiguous (N, *spatial, C), copied only where needed."""
     xp = array_module(array)
-    return xp.ascontiguousarray(xp.moveaxis(array, 1, -1))
+    return xp.ascontiguousarray(array.transpose(0, *range(2, array.ndim), 1))
 
 
 def channels_first(array: Array) -> Array:
     """(N, *spatial, C) → the (N, C, *spatial) view of the same memory."""
-    return array_module(array).moveaxis(array, -1, 1)
+    return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
 
 
 def as_volume(last: Array) -> Array:
@@ -102,3 +102,11 @@ def as_volume(last: Array) -> Array:
 def channels_last_volume(array: Array) -> Array:
     """(N, C, *spatial) of rank 1, 2 or 3 → a C-contiguous (N, D, H, W, C)."""
     return as_volume(channels_last(array))
+
+
+def deliver(result: Array, out: Array | None) -> Array:
+    """The result, or `out` holding it."""
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out

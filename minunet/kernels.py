@@ -21,10 +21,12 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from minunet.arrays import device_of, is_array
 
 _SETS = ("ref", "cpu", "gpu", "auto")
-_FAST_DTYPES = ("float32", "float64")
+_FAST_DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
 _forced: ContextVar[str] = ContextVar("kernel_set", default="auto")
 _record: ContextVar[list[Choice] | None] = ContextVar("kernel_record", default=None)
@@ -73,14 +75,19 @@ class Kernels:
             return forced, f"asked for by use({forced!r})"
         arrays = [a for a in args if is_array(a)]
         fast = "gpu" if any(device_of(a) == "cuda" for a in arrays) else "cpu"
-        odd = sorted({str(a.dtype) for a in arrays if a.dtype.kind == "f"} - set(_FAST_DTYPES))
-        if odd:
-            return "ref", f"the {fast} kernels take float32 and float64, not {odd[0]}"
-        if fast == "cpu" and importlib.util.find_spec("numba") is None:
+        for a in arrays:
+            if a.dtype not in _FAST_DTYPES and a.dtype.kind == "f":
+                return "ref", f"the {fast} kernels take float32 and float64, not {a.dtype}"
+        if fast == "cpu" and not _has_numba():
             return "ref", "Numba is not installed"
         if not hasattr(_kernel_module(self._package, fast), name):
             return "ref", f"there is no {fast} kernel"
         return fast, "NumPy arrays" if fast == "cpu" else "CuPy arrays"
+
+
+@cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 @cache

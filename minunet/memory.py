@@ -21,27 +21,35 @@ import numpy as np
 SMALLEST = 1 << 16  # bytes: below, malloc has memory at hand
 _HUGE = 1 << 22  # bytes: from here on ask for pages of 2 MB, which need fewer faults and fewer translations
 
-_waiting: defaultdict[int, list[mmap.mmap]] = defaultdict(list)  # by size
+_waiting: defaultdict[int, list[_Block]] = defaultdict(list)  # by size
 _idle = 0  # bytes waiting
 _lent = 0  # bytes that arrays look at
+
+
+class _Block:
+    """Memory from the operating system, and where it lies."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = mmap.mmap(-1, size)
+        self.size = size
+        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.interface = {**np.frombuffer(self.memory, dtype=np.uint8).__array_interface__}
 
 
 class _Loan:
     """Stands between a block and its arrays: NumPy keeps it alive as long as one of them lives."""
 
-    def __init__(self, block: mmap.mmap, size: int) -> None:
-        self.block, self.size = block, size
-        self.__array_interface__ = {**np.frombuffer(block, dtype=np.uint8).__array_interface__, "data": (_address(block), False)}
+    __slots__ = ("__array_interface__", "block")
+
+    def __init__(self, block: _Block) -> None:
+        self.block, self.__array_interface__ = block, block.interface
 
     def __del__(self) -> None:
         global _idle, _lent
-        _lent -= self.size
-        _idle += self.size
-        _waiting[self.size].append(self.block)
-
-
-def _address(block: mmap.mmap) -> int:
-    return np.frombuffer(block, dtype=np.uint8).ctypes.data
+        _lent -= self.block.size
+        _idle += self.block.size
+        _waiting[self.block.size].append(self.block)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
@@ -52,17 +60,16 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
     size = _rounded(nbytes)
-    if _waiting[size]:
-        block = _waiting[size].pop()
+    waiting = _waiting[size]
+    if waiting:
+        block = waiting.pop()
         _idle -= size
     else:
         if _idle > _lent:  # the sizes have changed: what waits is of the old ones
             release()
-        block = mmap.mmap(-1, size)
-        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)
+        block = _Block(size)
     _lent += size
-    return np.asarray(_Loan(block, size))[:nbytes].view(dtype).reshape(shape)
+    return np.asarray(_Loan(block))[:nbytes].view(dtype).reshape(shape)
 
 
 def release() -> None:

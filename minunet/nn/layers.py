@@ -39,7 +39,8 @@ class _Kernel(Module):
     bias: Parameter | None
 
     def _set_kernel(self, shape: tuple[int, ...], outputs: int, bias: bool) -> None:
-        self.weight = _zeros(*shape)
+        """shape: of the weight, (first, second, *kernel). In memory the first axis comes last, where a kernel's vectors run along it."""
+        self.weight = Parameter(_zeros(*shape[2:], *shape[1::-1]).data.transpose(len(shape) - 1, len(shape) - 2, *range(len(shape) - 2)))
         self.bias = _zeros(outputs) if bias else None
         self.reset_parameters()
 

@@ -9,6 +9,8 @@ the sum over c runs over the C/g channels of o's group. Read the same sum as a l
     ∂w[o,c,k] = Σ_n Σ_p ∂y[n,o,p]·x̄[n,c,s·p+d·k]               grad_w
     ∂b[o]     = Σ_n Σ_p ∂y[n,o,p]
 
+With a fused ReLU, y = max(…, 0), the gradients read ∂y only where y > 0: `gate` is y, or None.
+
 Transposed convolution is `grad_x` used forwards: its weight is (in, out/g, *kernel), its own gradients are `forward` and `grad_w`.
 
 Source: Dumoulin & Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
@@ -45,42 +47,36 @@ class Geometry:
 class Conv(Function):
     """`forward` above; with activation="relu" the result is max(y, 0), in the same pass over memory."""
 
-    def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, activation: str | None) -> Any:
-        y = K.forward(x, w, b, geometry, activation)
+    def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, activation: str | None, out: Any) -> Any:
+        y = K.forward(x, w, b, geometry, activation, out)
         ctx.geometry, ctx.activation = geometry, activation
         ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, y if activation else None)
         return y
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
-        x, w, y = ctx.saved
-        gy = _gate(gy, y)
-        gx = K.grad_x(gy, w, None, ctx.geometry, ctx.shapes[0][2:], None) if ctx.needs[0] else None
-        gw = K.grad_w(x, gy, ctx.geometry, ctx.shapes[1][2:]) if ctx.needs[1] else None
-        gb = K.grad_b(gy) if ctx.needs[2] else None
-        return gx, gw, gb
+        x, w, y = ctx.saved  # y > 0 is where the fused ReLU let the value through, and lets the gradient
+        gx = K.grad_x(gy, y, w, None, ctx.geometry, ctx.shapes[0][2:], None, None) if ctx.needs[0] else None
+        if ctx.needs[1]:
+            return gx, *K.grad_w(x, gy, y, ctx.geometry, ctx.shapes[1][2:], ctx.needs[2])
+        return gx, None, K.grad_b(gy, y) if ctx.needs[2] else None
 
 
 class ConvTranspose(Function):
     """`grad_x` above, plus a bias. `geometry` is that of the convolution it transposes, from `spatial` to x."""
 
-    def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, spatial: tuple[int, ...], activation: str | None) -> Any:
-        y = K.grad_x(x, w, b, geometry, spatial, activation)
+    def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, spatial: tuple[int, ...], activation: str | None, out: Any) -> Any:
+        y = K.grad_x(x, None, w, b, geometry, spatial, activation, out)
         ctx.geometry, ctx.activation = geometry, activation
         ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, y if activation else None)
         return y
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         x, w, y = ctx.saved
-        gy = _gate(gy, y)
-        gx = K.forward(gy, w, None, ctx.geometry, None) if ctx.needs[0] else None
-        gw = K.grad_w(gy, x, ctx.geometry, ctx.shapes[1][2:]) if ctx.needs[1] else None
-        gb = K.grad_b(gy) if ctx.needs[2] else None
+        gy = gy if y is None else gy * (y > 0)
+        gx = K.forward(gy, w, None, ctx.geometry, None, None) if ctx.needs[0] else None
+        gw = K.grad_w(gy, x, None, ctx.geometry, ctx.shapes[1][2:], False)[0] if ctx.needs[1] else None
+        gb = K.grad_b(gy, None) if ctx.needs[2] else None
         return gx, gw, gb
-
-
-def _gate(gy: Any, y: Any) -> Any:
-    """Through the fused ReLU: the gradient passes where the output was positive."""
-    return gy if y is None else gy * (y > 0)
 
 
 class _Operands(NamedTuple):
@@ -133,6 +129,11 @@ def _check(
     return _Operands(x, batched, weight.shape[2:], ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1))
 
 
+def _check_out(name: str, out: Any, shape: tuple[int, ...], x: Tensor) -> None:
+    if out is not None and (out.shape != shape or out.dtype != x.dtype):
+        raise ValueError(f"{name}: the result is {x.dtype} {sizes_text(shape)}; out is {out.dtype} {sizes_text(out.shape)}.")
+
+
 def _conv(
     rank: int,
     input: Tensor,
@@ -143,12 +144,14 @@ def _conv(
     dilation: Any,
     groups: int,
     activation: str | None,
+    out: Any,
 ) -> Tensor:
     name = f"conv{rank}d"
     x, batched, kernel, stride, dilation = _check(name, rank, input, weight, bias, stride, dilation, groups, activation, False)
     pairs = window_padding(padding, x.shape[2:], kernel, stride, dilation)
-    window_outputs(name, x.shape[2:], kernel, stride, pairs, dilation)
-    y = Conv.apply(x, weight, bias, geometry=Geometry(stride, pairs, dilation, groups), activation=activation)
+    sizes = window_outputs(name, x.shape[2:], kernel, stride, pairs, dilation)
+    _check_out(name, out, (x.shape[0], weight.shape[0], *sizes), x)
+    y = Conv.apply(x, weight, bias, geometry=Geometry(stride, pairs, dilation, groups), activation=activation, out=out)
     return y if batched else y.squeeze(0)
 
 
@@ -163,6 +166,7 @@ def _conv_transpose(
     groups: int,
     dilation: Any,
     activation: str | None,
+    out: Any,
 ) -> Tensor:
     name = f"conv_transpose{rank}d"
     x, batched, kernel, stride, dilation = _check(name, rank, input, weight, bias, stride, dilation, groups, activation, True)
@@ -187,8 +191,9 @@ def _conv_transpose(
         pairs.append((front, full - size - front))
     if min(sizes) < 1:
         raise ValueError(f"{name}: the output would be {sizes_text(sizes)}. Use less padding or a larger input.")
+    _check_out(name, out, (x.shape[0], weight.shape[1] * groups, *sizes), x)
     geometry = Geometry(stride, tuple(pairs), dilation, groups)
-    y = ConvTranspose.apply(x, weight, bias, geometry=geometry, spatial=tuple(sizes), activation=activation)
+    y = ConvTranspose.apply(x, weight, bias, geometry=geometry, spatial=tuple(sizes), activation=activation, out=out)
     return y if batched else y.squeeze(0)
 
 
@@ -202,9 +207,10 @@ def conv1d(
     groups: int = 1,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """Convolution over one axis: input (N, C, L), weight (O, C/groups, k) → (N, O, L'). See `conv2d`."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups, activation)
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, activation, out)
 
 
 def conv2d(
@@ -217,15 +223,17 @@ def conv2d(
     groups: int = 1,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """Convolution: input (N, C, H, W), weight (O, C/groups, kh, kw), bias (O) → (N, O, H', W').
 
     H' = ⌊(H + before + after − dilation·(kh − 1) − 1)/stride⌋ + 1. An input without the batch axis is accepted.
     padding: an int or a pair (the same on both sides), "valid" (none) or "same" with Keras' meaning: H' = ⌈H/stride⌉, the odd
-    row of zeros at the end. activation: None, or "relu" computed as the result is written.
+    row of zeros at the end. activation: None, or "relu" computed as the result is written. out: an array to write the result into, such as
+    one half of a concatenation; nothing else may need what it holds.
     Raises ValueError where sizes, channels or groups do not fit, TypeError for integers or mixed dtypes.
     """
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups, activation)
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, activation, out)
 
 
 def conv3d(
@@ -238,9 +246,10 @@ def conv3d(
     groups: int = 1,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """Convolution over a volume: input (N, C, D, H, W), weight (O, C/groups, kd, kh, kw) → (N, O, D', H', W'). See `conv2d`."""
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups, activation)
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, activation, out)
 
 
 def conv_transpose1d(
@@ -254,9 +263,10 @@ def conv_transpose1d(
     dilation: Any = 1,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """Transposed convolution over one axis: input (N, C, L), weight (C, O/groups, k) → (N, O, L'). See `conv_transpose2d`."""
-    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation, activation, out)
 
 
 def conv_transpose2d(
@@ -270,6 +280,7 @@ def conv_transpose2d(
     dilation: Any = 1,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """Transposed convolution ("up-convolution"): input (N, C, H, W), weight (C, O/groups, kh, kw), bias (O) → (N, O, H', W').
 
@@ -277,7 +288,7 @@ def conv_transpose2d(
     padding may be "same" (H' = stride·H) or "valid" with Keras' meaning: "same" crops max(k − stride, 0)//2 rows in front and the
     rest at the end, which is not PyTorch's padding=1, output_padding=1: that has the same shape but is one pixel off.
     """
-    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation, activation, out)
 
 
 def conv_transpose3d(
@@ -291,6 +302,7 @@ def conv_transpose3d(
     dilation: Any = 1,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """Transposed convolution of a volume: input (N, C, D, H, W), weight (C, O/groups, kd, kh, kw). See `conv_transpose2d`."""
-    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation, activation, out)

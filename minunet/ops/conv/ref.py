@@ -16,50 +16,56 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, deliver
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
 
 
-def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None) -> Any:
+def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, out: Any) -> Any:
     xp = array_module(x)
-    out = geometry.outputs(x.shape[2:], w.shape[2:])
+    sizes = geometry.outputs(x.shape[2:], w.shape[2:])
     padded = _pad(x, geometry)
     g = geometry.groups
-    y = xp.zeros((x.shape[0], g, w.shape[0] // g, math.prod(out)), dtype=x.dtype)
-    for tap, window in _taps(w.shape[2:], out, geometry):
+    y = xp.zeros((x.shape[0], g, w.shape[0] // g, math.prod(sizes)), dtype=x.dtype)
+    for tap, window in _taps(w.shape[2:], sizes, geometry):
         y += _tap_weight(w, tap, g) @ _rows(padded[window], g)  # (g, O/g, C/g) @ (N, g, C/g, P)
-    return _finish(y.reshape(x.shape[0], w.shape[0], *out), b, activation)
+    return deliver(_finish(y.reshape(x.shape[0], w.shape[0], *sizes), b, activation), out)
 
 
-def grad_x(gy: Any, w: Any, b: Any, geometry: Geometry, spatial: tuple[int, ...], activation: str | None) -> Any:
-    xp = array_module(gy)
-    g, out = geometry.groups, gy.shape[2:]
+def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tuple[int, ...], activation: str | None, out: Any) -> Any:
+    xp, gy = array_module(gy), gated(gy, gate)
+    g, sizes = geometry.groups, gy.shape[2:]
     channels = w.shape[1] * g
     reach = [max(before + n + after, before + n) for n, (before, after) in zip(spatial, geometry.padding, strict=True)]
     padded = xp.zeros((gy.shape[0], channels, *reach), dtype=gy.dtype)
     rows = _rows(gy, g)
-    for tap, window in _taps(w.shape[2:], out, geometry):
+    for tap, window in _taps(w.shape[2:], sizes, geometry):
         pixels = _tap_weight(w, tap, g).swapaxes(-1, -2) @ rows  # (g, C/g, O/g) @ (N, g, O/g, P)
-        padded[window] += pixels.reshape(gy.shape[0], channels, *out)
+        padded[window] += pixels.reshape(gy.shape[0], channels, *sizes)
     inside = tuple(slice(before, before + n) for n, (before, _) in zip(spatial, geometry.padding, strict=True))
-    return _finish(xp.ascontiguousarray(padded[(..., *inside)]), b, activation)
+    return deliver(_finish(xp.ascontiguousarray(padded[(..., *inside)]), b, activation), out)
 
 
-def grad_w(x: Any, gy: Any, geometry: Geometry, kernel: tuple[int, ...]) -> Any:
-    xp = array_module(x)
+def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ...], bias: bool) -> tuple[Any, Any]:
+    """∂w, and ∂b where `bias` asks for it, else None."""
+    xp, gy = array_module(x), gated(gy, gate)
     g = geometry.groups
     padded, rows = _pad(x, geometry), _rows(gy, g)
     gw = xp.empty((gy.shape[1], x.shape[1] // g, *kernel), dtype=x.dtype)
     for tap, window in _taps(kernel, gy.shape[2:], geometry):
         columns = _rows(padded[window], g).swapaxes(-1, -2)  # (N, g, P, C/g)
         gw[(slice(None), slice(None), *tap)] = (rows @ columns).sum(axis=0).reshape(gw.shape[:2])
-    return gw
+    return gw, grad_b(gy, None) if bias else None
 
 
-def grad_b(gy: Any) -> Any:
-    return gy.sum(axis=(0, *range(2, gy.ndim)))
+def grad_b(gy: Any, gate: Any) -> Any:
+    return gated(gy, gate).sum(axis=(0, *range(2, gy.ndim)))
+
+
+def gated(gy: Any, gate: Any) -> Any:
+    """∂y where gate > 0, else 0: the way back through a fused ReLU."""
+    return gy if gate is None else gy * (gate > 0)
 
 
 def _taps(kernel: tuple[int, ...], out: tuple[int, ...], geometry: Geometry) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:

@@ -235,7 +235,7 @@ def _sum_taps(image, pieces, packed, bias, y, shape, stride, start, step, first,
                     c = sums.ctypes.data + size * l * held * columns
                     for p in range(0, pixels, rows):
                         at = a + size * p * stride[2] * C
-                        tile(block, at, stride[2] * C, 1, b, columns, c + size * p * columns, columns, pieces[i, 2], zero)
+                        tile(block, at, stride[2] * C, 1, b, columns, c + size * p * columns, columns, pieces[i, 2], 0, zero)
             for l in range(count):
                 line = begin + l
                 n, d, h = line // (depth * height), line // height % depth, line % height
@@ -273,7 +273,7 @@ def _sum_over_pixels(image, gy, runs, stride, channel, first, outputs, sums, blo
                 a = corner + size * w * stride[2] * C
                 for r in range(0, runs[run, 1], rows):
                     c = target + size * r * wide
-                    tile(block, a + size * r, 1, stride[2] * C, right.ctypes.data, columns, c, wide, pixels, zero)
+                    tile(block, a + size * r, 1, stride[2] * C, right.ctypes.data, columns, c, wide, pixels, 0, zero)
 
 
 @njit(parallel=True, nogil=True, cache=True)

@@ -1,0 +1,345 @@
+"""Convolution as a matrix product, a few dozen windows at a time.
+
+The numbers under each window are copied side by side into a small matrix that stays in the first caches ("im2col", but never of
+a whole image), and the micro-kernel multiplies it by the filters:
+
+    rows: windows p          columns: (tap, c)            columns: (tap', o)
+    ┌                    ┐   ┌                      ┐
+    │ x̄[s·p + d·tap, c] │ · │ w[tap, c; tap', o]   │  →  y[s'·p + tap', o]
+    └                    ┘   └                      ┘
+
+With one tap' this is a convolution of any stride, padding and dilation: the one for few channels, and for windows that do not
+overlap. With one tap and many tap' it is a transposed convolution whose windows do not overlap, UNet's 2×2 up-convolution. With one
+of each it is a 1×1 convolution.
+The copy costs a read and a write for each number, against one multiplication for each output channel.
+
+The gradient to the weights is the transposed product, summed over windows: ∂w[(tap, c), o] = Σ_p x̄[s·p + d·tap, c] · ∂y[p, o].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import get_num_threads, get_thread_id, njit, prange
+
+from minunet import memory
+from minunet.ops.conv.cpu.images import as_image, walk
+from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, tile, transpose
+
+PIXELS = 48  # windows at a time; every block of the micro-kernel divides it, in either direction those of four times as many
+DEPTH = 128  # numbers of a window taken at a time: a panel of DEPTH × 64 float32 weights, 32 KB, stays in the first cache
+FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
+SHORT = 128  # numbers in a window: up to here, take four times as many windows
+SUMS = 1 << 18  # sums that one task of the weight gradient holds at most
+TASKS = 16  # parts into which the windows of a weight gradient are cut, at most
+
+
+class Window(NamedTuple):
+    """Which pixels belong to position p: s·p + d·tap − before for each tap of the kernel; three numbers each."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...] = (1, 1, 1)
+    dilation: tuple[int, ...] = (1, 1, 1)
+    before: tuple[int, ...] = (0, 0, 0)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All twelve, as the kernels take them."""
+        return self.kernel + self.stride + self.dilation + self.before
+
+
+POINT = Window((1, 1, 1))
+_ONE = [[1.0]]  # the transform that changes nothing moves a vector
+_move, _gated_move = make_transform(_ONE), make_transform(_ONE, gated=True)
+_add_bias, _add_bias_relu = make_transform(_ONE, bias=True), make_transform(_ONE, bias=True, relu=True)
+
+
+def multiply(x: Any, gate: Any, window: Window, grid: Any, w: Any, bias: Any, y: Any, targets: Window, activation: str | None) -> None:
+    """y[n, s'·p + tap', o] = bias[o] + Σ_{tap,c} x̄[n, s·p + d·tap − before, c] · w[tap, c, tap', o] for all positions p of the grid.
+
+    x, gate: (N, C, *axes), only where gate > 0 does x count; w: (taps, C, taps', O), any strides; y: (N, D, H, W, O) with its
+    channels side by side.
+    """
+    source, image = as_image(x)
+    _, opening = (source, image) if gate is None else as_image(gate)
+    taps, channels, taps_out, outputs = w.shape
+    length, columns = taps * channels, taps_out * outputs
+    block, rows, wide = block_for(columns, x.itemsize)
+    panels = -(-columns // wide)
+    weights = memory.empty((panels * length * wide + 2 * FEW,), x.dtype)[: -2 * FEW].reshape(panels, length, wide)
+    strides = (w.__array_interface__["data"][0], *(stride // x.itemsize for stride in w.strides))
+    zero = x.dtype.type(0)
+    _pack_weights(strides, channels, outputs, columns, weights, zero)
+    flat_bias = np.zeros(panels * wide, dtype=x.dtype)
+    if bias is not None:
+        flat_bias[:columns] = np.tile(bias, taps_out)
+    total = source.shape[0] * math.prod(grid)
+    threads = get_num_threads()
+    held = _held(length)
+    chunks = -(-total // held)
+    groups = max(1, min(panels, 4 * threads // max(chunks, 1)))
+    swapped = columns < FEW and length >= lanes(x.itemsize)
+    span = wide
+    if swapped:  # few outputs: let vectors run over windows, not over outputs
+        block, rows, span = block_for(held, x.itemsize)
+    left = memory.empty((threads, held * length), x.dtype)
+    products = memory.empty((threads, held * max(wide, 2 * FEW)), x.dtype)
+    _multiply(
+        image, opening, gate is not None, source.shape, window.numbers, grid, weights, flat_bias, walk(y), targets.numbers, outputs,
+        columns, held, chunks, groups, left, products, swapped, activation == "relu", block, rows, span, x.itemsize, zero,
+    )  # fmt: skip
+
+
+def _held(length: int) -> int:
+    """How many windows are taken at a time."""
+    return 4 * PIXELS if length <= SHORT else PIXELS
+
+
+def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias: bool) -> tuple[Any, Any]:
+    """∂w (taps, C, O) and ∂b (O) or None; gy, gate: (N, O, *grid), only where gate > 0 does ∂y count."""
+    source, image = as_image(x)
+    target, gradient = as_image(gy)
+    _, opening = (target, gradient) if gate is None else as_image(gate)
+    channels, outputs = source.shape[-1], target.shape[-1]
+    length = math.prod(window.kernel) * channels
+    numbers = length + bias  # one more number in each window, a 1: its product with ∂y is ∂b
+    swapped = outputs < FEW <= channels  # few outputs: they are the rows of the sums, not the columns
+    down, along = (outputs, numbers) if swapped else (numbers, outputs)
+    block, rows, wide = block_for(along, x.itemsize)
+    columns = -(-along // wide) * wide
+    chunk_along = min(columns, 4 * wide)
+    chunk_down = max(rows, min(-(-down // rows) * rows, SUMS // chunk_along // 8 // rows * rows))
+    chunks = -(-down // chunk_down) * -(-columns // chunk_along)
+    total = source.shape[0] * math.prod(grid)
+    held = _held(length)
+    parts = max(1, min(-(-TASKS // chunks), -(-total // held)))
+    threads = get_num_threads()
+    sums = memory.empty((parts, -(-down // chunk_down) * chunk_down, columns), x.dtype)
+    small = max(chunk_down + rows, chunk_along)
+    left = memory.empty((threads, held * small + rows), x.dtype)
+    right = memory.empty((threads, held * small + rows), x.dtype)
+    _weight_gradient(
+        image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, held, swapped, chunk_down,
+        chunk_along, sums, left, right, block, rows, wide, POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
+    )  # fmt: skip
+    used = sums[:, :down, :along]
+    result = used.sum(axis=0) if parts > 1 else used[0]
+    result = result.T if swapped else result
+    return result[:length].reshape(-1, channels, outputs), result[length] if bias else None
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _pack_weights(w, channels, outputs, columns, weights, zero):  # type: ignore[no-untyped-def]
+    """(tap, c, tap', o) → (panel, (tap, c), (tap', o) within the panel), zeros beyond the last column"""
+    size = weights.itemsize
+    across = VECTOR_BYTES // size
+    panels, length, wide = weights.shape
+    groups = (channels + across - 1) // across
+    for task in prange(length // channels * groups):
+        tap, c = task // groups, task % groups * across
+        count = min(across, channels - c)
+        for column in range(0, panels * wide, across):
+            out = weights.ctypes.data + size * ((column // wide * length + tap * channels + c) * wide + column % wide)
+            source = w[0] + size * (tap * w[1] + c * w[2])
+            o = column % outputs
+            if o + across <= outputs and column < columns:
+                source += size * (column // outputs * w[3] + o * w[4])
+                if w[4] == 1:
+                    for i in range(count):
+                        _move(source + size * i * w[2], 0, 0, out + size * i * wide, 0, 0, 0, 0, 0, 0, zero)
+                    continue
+                if w[2] == 1 and count == across:
+                    transpose(source, w[4], out, wide, zero)
+                    continue
+                source -= size * (column // outputs * w[3] + o * w[4])
+            for l in range(across):
+                j = column + l
+                at = j // outputs * w[3] + j % outputs * w[4]
+                for i in range(count):
+                    poke(out, i * wide + l, peek(source, i * w[2] + at, zero) if j < columns else zero)
+
+
+@njit(cache=True)
+def _line(p, high, grid):  # type: ignore[no-untyped-def]
+    """(n, d, h, w) of position p, and how many positions from it to `high` lie on its line."""
+    lines, w = p // grid[2], p % grid[2]
+    return lines // (grid[0] * grid[1]), lines // grid[1] % grid[0], lines % grid[1], w, min(high - p, grid[2] - w)
+
+
+@njit(cache=True)
+def _pack(x, gate, gated, inside, window, grid, low, high, first, last, left, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
+    """Numbers first … last − 1 of the windows at positions low … high − 1, to the address left + window · a_row + number · a_step."""
+    channels = inside[4]
+    kernel, stride, dilation, before = window[0:3], window[3:6], window[6:9], window[9:12]
+    p = low
+    while p < high:
+        n, d, h, w, count = _line(p, high, grid)
+        for tap in range(first // channels, (last + channels - 1) // channels):
+            d_tap = d * stride[0] - before[0] + tap // (kernel[1] * kernel[2]) * dilation[0]
+            h_tap = h * stride[1] - before[1] + tap // kernel[2] % kernel[1] * dilation[1]
+            w_tap = w * stride[2] - before[2] + tap % kernel[2] * dilation[2]
+            c, end = max(first - tap * channels, 0), min(last - tap * channels, channels)
+            begin, stop = 0, 0  # the windows for which this tap lies inside the image
+            if 0 <= d_tap < inside[1] and 0 <= h_tap < inside[2]:
+                begin = min(count, (max(0, -w_tap) + stride[2] - 1) // stride[2])
+                stop = max(begin, min(count, (inside[3] - w_tap + stride[2] - 1) // stride[2]))
+            to = left + size * ((p - low) * a_row + (tap * channels + c - first) * a_step)
+            source = x[0] + size * (n * x[1] + d_tap * x[2] + h_tap * x[3] + w_tap * x[4] + c)
+            opening = gate[0] + size * (n * gate[1] + d_tap * gate[2] + h_tap * gate[3] + w_tap * gate[4] + c)
+            _copy(source, stride[2] * x[4], opening, stride[2] * gate[4], gated, begin, stop, count, end - c, to, a_row, a_step, size, zero)
+        p += count
+
+
+@njit(cache=True)
+def _copy(x, x_step, gate, gate_step, gated, begin, stop, count, channels, to, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
+    """`channels` numbers of each of `count` pixels, zeros before `begin` and from `stop` on."""
+    across = VECTOR_BYTES // size
+    if a_step == 1:
+        vectors = channels // across * across
+        for i in range(count if vectors else 0):
+            row, pixel, opening = to + size * i * a_row, x + size * i * x_step, gate + size * i * gate_step
+            if i < begin or i >= stop:
+                for c in range(vectors):
+                    poke(row, c, zero)
+            elif gated:
+                for c in range(0, vectors, across):
+                    _gated_move(pixel + size * c, 0, 0, row + size * c, 0, 0, opening + size * c, 0, 0, 0, zero)
+            else:
+                for c in range(0, vectors, across):
+                    _move(pixel + size * c, 0, 0, row + size * c, 0, 0, 0, 0, 0, 0, zero)
+        for c in range(vectors, channels):
+            for i in range(begin):
+                poke(to, i * a_row + c, zero)
+            if gated:
+                for i in range(begin, stop):
+                    poke(to, i * a_row + c, peek(x, i * x_step + c, zero) if peek(gate, i * gate_step + c, zero) > zero else zero)
+            else:
+                for i in range(begin, stop):
+                    poke(to, i * a_row + c, peek(x, i * x_step + c, zero))
+            for i in range(stop, count):
+                poke(to, i * a_row + c, zero)
+        return
+    whole = 0 if gated or begin > 0 or stop < count else channels // across * across
+    squares = count // across * across
+    for c in range(0, whole, across):
+        for i in range(0, squares, across):
+            transpose(x + size * (i * x_step + c), x_step, to + size * (c * a_step + i), a_step, zero)
+    for c in range(channels):
+        row, pixel, opening = to + size * c * a_step, x + size * c, gate + size * c
+        for i in range(begin):
+            poke(row, i, zero)
+        first = squares if c < whole else begin
+        if gated:
+            for i in range(first, stop):
+                poke(row, i, peek(pixel, i * x_step, zero) if peek(opening, i * gate_step, zero) > zero else zero)
+        elif x_step == 1:
+            for i in range(first, stop):
+                poke(row, i, peek(pixel, i, zero))
+        else:
+            for i in range(first, stop):
+                poke(row, i, peek(pixel, i * x_step, zero))
+        for i in range(stop, count):
+            poke(row, i, zero)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _multiply(  # type: ignore[no-untyped-def]
+    x, gate, gated, inside, window, grid, weights, bias, y, targets, outputs, columns, held, chunks, groups, left, products, swapped, relu,
+    block, rows, span, size, zero
+):  # fmt: skip
+    """One task: a chunk of windows and a group of panels."""
+    panels, length, wide = weights.shape
+    across = VECTOR_BYTES // size
+    total = inside[0] * grid[0] * grid[1] * grid[2]
+    kernel, stride = targets[0:3], targets[3:6]
+    a_row, a_step = (1, held) if inside[4] < FEW or swapped else (length, 1)
+    row, step = (1, held) if swapped else (wide, 1)  # from window to window, from column to column of the products
+    for task in prange(chunks * groups):
+        thread = get_thread_id()
+        a, c = left.ctypes.data + size * thread * left.shape[1], products.ctypes.data + size * thread * products.shape[1]
+        chunk, group = task // groups, task % groups
+        low, high = total * chunk // chunks, total * (chunk + 1) // chunks
+        _pack(x, gate, gated, inside, window, grid, low, high, 0, length, a, a_row, a_step, size, zero)
+        for panel in range(panels * group // groups, panels * (group + 1) // groups):
+            b = weights.ctypes.data + size * panel * length * wide
+            if swapped:
+                for o in range(0, columns, rows):
+                    for t in range(0, high - low, span):
+                        tile(block, b + size * o, 1, wide, a + size * t, held, c + size * (o * held + t), held, length, 1, zero)
+            else:
+                for first in range(0, length, DEPTH):
+                    depth, fresh = min(DEPTH, length - first), 1 if first == 0 else 0
+                    for t in range(0, high - low, rows):
+                        at = a + size * (t * a_row + first * a_step)
+                        tile(block, at, a_row, a_step, b + size * first * wide, wide, c + size * t * wide, wide, depth, fresh, zero)
+            first, last = panel * wide, min((panel + 1) * wide, columns)
+            for tap in range(first // outputs, (last + outputs - 1) // outputs):
+                j, end = max(first, tap * outputs), min(last, (tap + 1) * outputs)
+                vectors = 0 if swapped else (end - j) // across * across
+                shift = bias.ctypes.data + size * j
+                p = low
+                while p < high:
+                    n, d, h, w, count = _line(p, high, grid)
+                    d = d * stride[0] + tap // (kernel[1] * kernel[2])
+                    h = h * stride[1] + tap // kernel[2] % kernel[1]
+                    w = w * stride[2] + tap % kernel[2]
+                    to = y[0] + size * (n * y[1] + d * y[2] + h * y[3] + w * y[4] + j - tap * outputs)
+                    for i in range(vectors, end - j):
+                        source, added = c + size * ((p - low) * row + (j - first + i) * step), peek(shift, i, zero)
+                        for q in range(count):
+                            value = peek(source, q * row, zero) + added
+                            poke(to, q * stride[2] * y[4] + i, zero if relu and value < zero else value)
+                    for q in range(count if vectors else 0):
+                        pixel, source = to + size * q * stride[2] * y[4], c + size * ((p - low + q) * row + (j - first) * step)
+                        if relu:
+                            for i in range(0, vectors, across):
+                                _add_bias_relu(source + size * i, 0, 0, pixel + size * i, 0, 0, 0, 0, 0, shift + size * i, zero)
+                        else:
+                            for i in range(0, vectors, across):
+                                _add_bias(source + size * i, 0, 0, pixel + size * i, 0, 0, 0, 0, 0, shift + size * i, zero)
+                    p += count
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _weight_gradient(  # type: ignore[no-untyped-def]
+    x, inside, window, gy, gate, gated, shape, length, numbers, held, swapped, chunk_down, chunk_along, sums, left, right, block, rows,
+    wide, point, size, zero, one
+):  # fmt: skip
+    """One task: a part of the windows, a chunk of the rows and of the columns of the sums."""
+    parts, down, columns = sums.shape
+    outputs = shape[4]
+    grid = (shape[1], shape[2], shape[3])
+    total = shape[0] * grid[0] * grid[1] * grid[2]
+    tall, broad = down // chunk_down, (columns + chunk_along - 1) // chunk_along
+    chunk_numbers, chunk_outputs = (chunk_along, chunk_down) if swapped else (chunk_down, chunk_along)
+    few = inside[4] < FEW
+    number_step, window_step = (held, 1) if few else (1, chunk_numbers)
+    for task in prange(parts * tall * broad):
+        thread = get_thread_id()
+        a, b = left.ctypes.data + size * thread * left.shape[1], right.ctypes.data + size * thread * right.shape[1]
+        part, i, j = task // (tall * broad), task // broad % tall, task % broad
+        first, o0 = (j * chunk_along, i * chunk_down) if swapped else (i * chunk_down, j * chunk_along)
+        last, kept = min(first + chunk_numbers, length), min(chunk_outputs, outputs - o0)
+        source = (gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4])
+        opening = (gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4])
+        of_kept = (shape[0], shape[1], shape[2], shape[3], kept)
+        if first <= length < min(first + chunk_numbers, numbers):
+            for p in range(held):
+                poke(a, (length - first) * number_step + p * window_step, one)
+        fresh = 1
+        for low in range(total * part // parts, total * (part + 1) // parts, held):
+            high = min(low + held, total * (part + 1) // parts)
+            if last > first:
+                _pack(x, x, False, inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
+            _pack(source, opening, gated, of_kept, point, grid, low, high, 0, kept, b, chunk_outputs, 1, size, zero)
+            for r in range(0, min(chunk_down, (outputs if swapped else numbers) - i * chunk_down), rows):
+                for k in range(0, min(chunk_along, columns - j * chunk_along), wide):
+                    c = sums.ctypes.data + size * ((part * down + i * chunk_down + r) * columns + j * chunk_along + k)
+                    if swapped:
+                        tile(block, b + size * r, 1, chunk_outputs, a + size * k, window_step, c, columns, high - low, fresh, zero)
+                    else:
+                        at = a + size * r * number_step
+                        tile(block, at, number_step, window_step, b + size * k, chunk_outputs, c, columns, high - low, fresh, zero)
+            fresh = 0

@@ -1,0 +1,330 @@
+"""Winograd's convolution F(4×4, 3×3): sixteen outputs of a 3×3 filter for 36 multiplications instead of 144.
+
+A filter of 3 taps slid over 6 numbers gives 4. Read both as polynomials: the 4 results can be had from the values of the two
+polynomials at 6 points, one multiplication each. In matrices, along both axes of an image,
+
+    Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ X B) ] A          X: 6×6 pixels of one channel, w: 3×3 taps, Y: 4×4 pixels, ⊙: point by point
+
+The transforms cost little, and are shared: X's by all outputs, w's by all tiles, Y's by all input channels. What remains is, at
+each of the 36 points, a matrix product over channels, (tiles × C) · (C × O). Tiles overlap by two pixels:
+
+    ┌───────────┬───┐
+    │ 4×4 of y  ┊   │ 6×6 of x
+    │┄┄┄┄┄┄┄┄┄┄┄┘   │
+    └───────────────┘
+
+Two ways through the loops. `_by_tiles`: a block of tiles runs through all three stages while it stays in a core's second cache.
+`_by_panels`: for the deep layers, with few tiles but more weights than a cache holds, all tiles are transformed once; then each task
+takes a panel of outputs, whose transformed weights are used at once, while they are in the cache.
+
+In a volume the transform is over height and width; the taps along the depth are summed at the 36 points, before the last transform.
+
+The points are 0, ±3/4, ±3/2 and ∞. The usual 0, ±1, ±2, ∞ save nothing, and double the rounding error.
+
+Sources: Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308; for the points, Barabasz et al., Error
+Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks, ACM TOMS 46 (2020).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads, get_thread_id, njit, prange
+
+from minunet import memory
+from minunet.ops.conv.cpu.images import as_image, walk
+from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, tile, transpose
+
+POINTS = (0, 0.75, -0.75, 1.5, -1.5)  # and infinity
+OUT, TAPS, IN = 4, 3, 6  # pixels of a tile's output, filter taps, pixels of its input, along one axis
+AREA = IN * IN
+
+
+def cook_toom(points: tuple[float, ...], outputs: int, taps: int) -> tuple[Any, Any, Any]:
+    """Aᵀ (outputs × n), G (n × taps) and Bᵀ (n × n) for n − 1 finite points and infinity, n = outputs + taps − 1.
+
+    Row i of G evaluates the filter at point i, row i of Aᵀᵀ the output, and row i of Bᵀ holds the coefficients of Π_{j≠i}(x − p_j):
+    Lagrange's interpolation, transposed.
+    """
+    n = outputs + taps - 1
+    p = np.array(points)
+    At, G, Bt = np.zeros((outputs, n)), np.zeros((n, taps)), np.zeros((n, n))
+    for i in range(n - 1):
+        others = np.delete(p, i)
+        At[:, i] = p[i] ** np.arange(outputs)
+        G[i] = p[i] ** np.arange(taps) / np.prod(p[i] - others)
+        Bt[i, : n - 1] = np.polynomial.polynomial.polyfromroots(others)
+    At[-1, -1] = G[-1, -1] = 1
+    Bt[-1] = np.polynomial.polynomial.polyfromroots(p)
+    return At, G, Bt
+
+
+AT, G, BT = cook_toom(POINTS, OUT, TAPS)
+_input, _gated_input = make_transform(BT), make_transform(BT, gated=True)
+_filter = make_transform(G)
+_output, _output_relu = make_transform(AT, bias=True), make_transform(AT, bias=True, relu=True)
+
+BLOCK = 48  # tiles that run through the three stages together
+PANEL_DEPTH = 64  # input channels whose transformed weights of a panel are held at a time
+FEW_TILES = 100  # below, panels are the better tasks
+
+
+def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, int], y: Any, activation: str | None) -> None:
+    """y[n,o,p] = bias[o] + Σ_c Σ_k x̄[n,c,p−before+k]·taps[k,c,o] for taps of size kd × 3 × 3; only where gate > 0 does x count.
+
+    x, gate: (N, C, *axes); taps: (kd, 3, 3, C, O), any strides; y: (N, D, H, W, O), channels side by side.
+    """
+    source, image = as_image(x)
+    _, opening = (source, image) if gate is None else as_image(gate)
+    channels = source.shape[-1]
+    outputs, planes = taps.shape[-1], taps.shape[0]
+    block, rows, wide = block_for(outputs, x.itemsize)
+    panels = -(-outputs // wide)
+    across = lanes(x.itemsize)
+    row = -(-channels // across) * across  # numbers in a row of transformed input
+    padded_bias = np.zeros(panels * wide, dtype=x.dtype)
+    if bias is not None:
+        padded_bias[:outputs] = bias
+    n, spatial = y.shape[0], y.shape[1:4]
+    tiles = n * -(-spatial[1] // OUT) * -(-spatial[2] // OUT)
+    threads = get_num_threads()
+    patches = np.zeros((threads, IN, IN, max(row, wide, TAPS * TAPS * across**2 // AREA)), dtype=x.dtype)
+    inside = source.shape
+    filters = (taps.__array_interface__["data"][0], *(stride // x.itemsize for stride in taps.strides))
+    zero = x.dtype.type(0)
+    options = (gate is not None, activation == "relu", block, rows, wide, zero)
+    if tiles * spatial[0] >= FEW_TILES:
+        weights = memory.empty((panels, AREA, planes, channels, wide), x.dtype)
+        _transform_filters(filters, outputs, weights, patches, zero)
+        blocks = -(-tiles // (BLOCK * threads)) * threads
+        largest = -(-tiles // blocks)
+        held = -(-largest // rows) * rows
+        parts = max(1, min(spatial[0], 4 * threads // blocks))
+        inputs = memory.empty((threads, planes, AREA * (held * row + across)), x.dtype)
+        products = memory.empty((threads, AREA * (held * wide + across)), x.dtype)
+        _by_tiles(
+            image, opening, inside, weights, padded_bias, walk(y), y.shape, before, blocks, parts, inputs, products, patches, *options
+        )
+    else:
+        held = -(-tiles * spatial[0] // rows) * rows
+        inputs = memory.empty((AREA, (tiles * (planes - 1) + held) * row + across), x.dtype)
+        weights = memory.empty((threads, AREA, PANEL_DEPTH * wide + across), x.dtype)
+        products = memory.empty((threads, AREA, held * wide + across), x.dtype)
+        _by_panels(
+            image, opening, inside, filters, padded_bias, walk(y), y.shape, before, planes, inputs, weights, products, patches, *options
+        )
+
+
+@njit(cache=True)
+def _transform_input(x, gate, gated, inside, at, out, point, patch, zero):  # type: ignore[no-untyped-def]
+    """One tile of all channels, the corner of its x at `at` = (n, d, h, w): 36 rows, `point` numbers apart, from address `out` on."""
+    size = patch.itemsize
+    across = VECTOR_BYTES // size
+    n, d, h, w = at
+    _, _, height, width, channels = inside
+    source = x[0] + size * (n * x[1] + d * x[2] + h * x[3] + w * x[4])
+    opening = gate[0] + size * (n * gate[1] + d * gate[2] + h * gate[3] + w * gate[4])
+    within = h >= 0 and w >= 0 and h + IN <= height and w + IN <= width
+    direct = channels // across * across if within else 0
+    for c in range(0, direct, across):
+        if gated:
+            _gated_input(source + size * c, x[3], x[4], out + size * c, IN * point, point, opening + size * c, gate[3], gate[4], 0, zero)
+        else:
+            _input(source + size * c, x[3], x[4], out + size * c, IN * point, point, 0, 0, 0, 0, zero)
+    if direct == channels:
+        return
+    stride = patch.shape[2]
+    corner = patch.ctypes.data
+    for i in range(IN):
+        for j in range(IN):
+            to = corner + size * (IN * i + j) * stride
+            if 0 <= h + i < height and 0 <= w + j < width:
+                pixel, open_pixel = source + size * (i * x[3] + j * x[4]), opening + size * (i * gate[3] + j * gate[4])
+                if gated:
+                    for c in range(direct, channels):
+                        poke(to, c, peek(pixel, c, zero) if peek(open_pixel, c, zero) > zero else zero)
+                else:
+                    for c in range(direct, channels):
+                        poke(to, c, peek(pixel, c, zero))
+            else:
+                for c in range(direct, channels):
+                    poke(to, c, zero)
+    for c in range(direct, channels, across):
+        _input(corner + size * c, IN * stride, stride, out + size * c, IN * point, point, 0, 0, 0, 0, zero)
+
+
+@njit(cache=True)
+def _transform_panel(w, plane, first, depth, o, outputs, wide, out, step, point, patch, zero):  # type: ignore[no-untyped-def]
+    """Filters from `depth` channels to `wide` outputs: 36 panels, `point` numbers apart, of rows `step` apart."""
+    size = patch.itemsize
+    across = VECTOR_BYTES // size
+    corner = patch.ctypes.data
+    area = across * across
+    for v in range(0, wide, across):
+        whole = o + v + across <= outputs
+        for c0 in range(0, depth, across):
+            source = w[0] + size * (plane * w[1] + (first + c0) * w[4] + (o + v) * w[5])
+            count = min(across, depth - c0)
+            if w[5] != 1 or not whole:  # bring 3×3 squares of filters into (tap, c, o) order first
+                for tap in range(TAPS * TAPS):
+                    square, at = corner + size * tap * area, source + size * (tap // TAPS * w[2] + tap % TAPS * w[3])
+                    if whole and w[4] == 1 and count == across:
+                        transpose(at, w[5], square, across, zero)
+                        continue
+                    for c in range(count):
+                        for l in range(across):
+                            inside = o + v + l < outputs
+                            poke(square, c * across + l, peek(at, c * w[4] + l * w[5], zero) if inside else zero)
+            for c in range(count):
+                to = out + size * ((c0 + c) * step + v)
+                if w[5] == 1 and whole:
+                    _filter(source + size * c * w[4], w[2], w[3], to, IN * point, point, 0, 0, 0, 0, zero)
+                else:
+                    _filter(corner + size * c * across, TAPS * area, area, to, IN * point, point, 0, 0, 0, 0, zero)
+
+
+@njit(cache=True)
+def _transform_output(products, point, y, shape, at, o, kept, bias, relu, patch, zero):  # type: ignore[no-untyped-def]
+    """One tile of `kept` outputs from o on: 36 rows, `point` numbers apart, to y at `at` = (n, d, h, w), cut where y ends."""
+    size = patch.itemsize
+    across = VECTOR_BYTES // size
+    n, d, h, w = at
+    out = y[0] + size * (n * y[1] + d * y[2] + h * y[3] + w * y[4] + o)
+    within = h + OUT <= shape[2] and w + OUT <= shape[3]
+    direct = kept // across * across if within else 0
+    for v in range(0, direct, across):
+        source = products + size * v
+        if relu:
+            _output_relu(source, IN * point, point, out + size * v, y[3], y[4], 0, 0, 0, bias + size * v, zero)
+        else:
+            _output(source, IN * point, point, out + size * v, y[3], y[4], 0, 0, 0, bias + size * v, zero)
+    if direct == kept:
+        return
+    stride = patch.shape[2]
+    corner = patch.ctypes.data
+    for v in range(direct, kept, across):
+        to = corner + size * v
+        if relu:
+            _output_relu(products + size * v, IN * point, point, to, OUT * stride, stride, 0, 0, 0, bias + size * v, zero)
+        else:
+            _output(products + size * v, IN * point, point, to, OUT * stride, stride, 0, 0, 0, bias + size * v, zero)
+    for i in range(min(OUT, shape[2] - h)):
+        for j in range(min(OUT, shape[3] - w)):
+            pixel, source = out + size * (i * y[3] + j * y[4]), corner + size * (OUT * i + j) * stride
+            for v in range(direct, kept):
+                poke(pixel, v, peek(source, v, zero))
+
+
+@njit(cache=True)
+def _tile_at(q, shape):  # type: ignore[no-untyped-def]
+    """Tile number q of a plane of all images: (n, h, w) of its first output pixel."""
+    tall, broad = (shape[2] + OUT - 1) // OUT, (shape[3] + OUT - 1) // OUT
+    return q // (tall * broad), q // broad % tall * OUT, q % broad * OUT
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _transform_filters(w, outputs, weights, patches, zero):  # type: ignore[no-untyped-def]
+    """(kd, 3, 3, C, O) → (panel, point, kd, C, o within the panel)"""
+    size = weights.itemsize
+    panels, _, planes, channels, wide = weights.shape
+    across = VECTOR_BYTES // size
+    groups = (channels + across - 1) // across
+    for task in prange(groups * panels):
+        first, panel = task % groups * across, task // groups
+        for plane in range(planes):
+            out = weights.ctypes.data + size * ((panel * AREA * planes + plane) * channels + first) * wide
+            point, patch, depth = planes * channels * wide, patches[get_thread_id()], min(across, channels - first)
+            _transform_panel(w, plane, first, depth, panel * wide, outputs, wide, out, wide, point, patch, zero)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _by_tiles(  # type: ignore[no-untyped-def]
+    x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, gated, relu, block, rows, wide, zero
+):
+    """One task: a block of tiles through some planes of y. The last kd planes of transformed input are kept, in turn."""
+    size = weights.itemsize
+    panels, _, planes, channels, _ = weights.shape
+    across = VECTOR_BYTES // size
+    tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    row = (channels + across - 1) // across * across
+    point, out_point = inputs.shape[2] // AREA, products.shape[1] // AREA
+    for task in prange(blocks * parts):
+        thread = get_thread_id()
+        patch, m = patches[thread], products.ctypes.data + size * thread * products.shape[1]
+        begin, end = tiles * (task // parts) // blocks, tiles * (task // parts + 1) // blocks
+        part = task % parts
+        low, high = shape[1] * part // parts, shape[1] * (part + 1) // parts
+        upcoming = low - before[0]  # the next plane of x to transform
+        for d in range(low, high):
+            while upcoming < d - before[0] + planes:
+                if 0 <= upcoming < inside[1]:
+                    v = inputs.ctypes.data + size * inputs.shape[2] * (planes * thread + upcoming % planes)
+                    for q in range(begin, end):
+                        n, h, w = _tile_at(q, shape)
+                        at = (n, upcoming, h - before[1], w - before[2])
+                        _transform_input(x, gate, gated, inside, at, v + size * (q - begin) * row, point, patch, zero)
+                upcoming += 1
+            for panel in range(panels):
+                for p in range(AREA):
+                    fresh = 1
+                    for k in range(planes):
+                        plane = d - before[0] + k
+                        if plane < 0 or plane >= inside[1]:
+                            continue
+                        a = inputs.ctypes.data + size * (inputs.shape[2] * (planes * thread + plane % planes) + p * point)
+                        b = weights.ctypes.data + size * (((panel * AREA + p) * planes + k) * channels) * wide
+                        for t in range(0, end - begin, rows):
+                            c = m + size * (p * out_point + t * wide)
+                            tile(block, a + size * t * row, row, 1, b, wide, c, wide, channels, fresh, zero)
+                        fresh = 0
+                    if fresh:
+                        for i in range((end - begin) * wide):
+                            poke(m, p * out_point + i, zero)
+                o = panel * wide
+                for q in range(begin, end):
+                    n, h, w = _tile_at(q, shape)
+                    source, shift = m + size * (q - begin) * wide, bias.ctypes.data + size * o
+                    _transform_output(source, out_point, y, shape, (n, d, h, w), o, min(wide, shape[4] - o), shift, relu, patch, zero)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _by_panels(  # type: ignore[no-untyped-def]
+    x, gate, inside, filters, bias, y, shape, before, planes, inputs, weights, products, patches, gated, relu, block, rows, wide, zero
+):
+    """First all tiles of all planes, those of the padding too. Then one task is a panel of outputs, its weights transformed as it goes."""
+    size = inputs.itemsize
+    channels, across = inside[4], VECTOR_BYTES // size
+    tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    row = (channels + across - 1) // across * across
+    point, u_point, out_point = inputs.shape[1], weights.shape[2], products.shape[2]
+    for t in prange(tiles * (shape[1] + planes - 1)):
+        n, h, w = _tile_at(t % tiles, shape)
+        at = (n, t // tiles - before[0], h - before[1], w - before[2])
+        out = inputs.ctypes.data + size * t * row
+        if 0 <= at[1] < inside[1]:
+            _transform_input(x, gate, gated, inside, at, out, point, patches[get_thread_id()], zero)
+        else:
+            for p in range(AREA):
+                for c in range(row):
+                    poke(out, p * point + c, zero)
+    panels = (shape[4] + wide - 1) // wide
+    for panel in prange(panels):
+        thread = get_thread_id()
+        patch, o = patches[thread], panel * wide
+        u = weights.ctypes.data + size * thread * AREA * u_point
+        m = products.ctypes.data + size * thread * AREA * out_point
+        for k in range(planes):
+            for first in range(0, channels, PANEL_DEPTH):
+                depth = min(PANEL_DEPTH, channels - first)
+                _transform_panel(filters, k, first, depth, o, shape[4], wide, u, wide, u_point, patch, zero)
+                fresh = 1 if k == 0 and first == 0 else 0
+                for p in range(AREA):
+                    a = inputs.ctypes.data + size * (p * point + k * tiles * row + first)
+                    for t in range(0, tiles * shape[1], rows):
+                        c = m + size * (p * out_point + t * wide)
+                        tile(block, a + size * t * row, row, 1, u + size * p * u_point, wide, c, wide, depth, fresh, zero)
+        for t in range(tiles * shape[1]):
+            n, h, w = _tile_at(t % tiles, shape)
+            source, shift = m + size * t * wide, bias.ctypes.data + size * o
+            _transform_output(source, out_point, y, shape, (n, t // tiles, h, w), o, min(wide, shape[4] - o), shift, relu, patch, zero)

@@ -1,0 +1,11 @@
+"""Vector code for Numba, which has no vector type: emitted as LLVM IR through `numba.extending.intrinsic`.
+
+`vectors.py` knows how wide the processor's registers are, `tile.py` is the micro-kernel of every matrix product, `transform.py` the
+small transforms Y = M X Mᵀ of Winograd's convolution.
+"""
+
+from minunet.simd.tile import ROWS, block_for, tile
+from minunet.simd.transform import make_transform, transpose
+from minunet.simd.vectors import VECTOR_BYTES, lanes, peek, poke
+
+__all__ = ["ROWS", "VECTOR_BYTES", "block_for", "lanes", "make_transform", "peek", "poke", "tile", "transpose"]

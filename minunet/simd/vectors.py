@@ -1,0 +1,130 @@
+"""The processor's vector registers, and a short way to write LLVM IR that uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+
+def _vector_bytes() -> int:
+    """Register width of the processor that Numba compiles for: 64 (AVX-512), 32 (AVX) or 16 (SSE2, NEON)."""
+    asked: str | None = config.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None for the machine's own
+    if asked is not None:
+        features = {name[1:] for name in asked.split(",") if name.startswith("+")}
+    else:
+        features = {name for name, present in llvm.get_host_cpu_features().items() if present}
+    return 64 if "avx512f" in features else 32 if "avx" in features else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+
+
+def lanes(itemsize: int) -> int:
+    """Numbers in one vector."""
+    return VECTOR_BYTES // itemsize
+
+
+class Emitter:
+    """Writes vector instructions on float32 or float64, whichever `zero` is.
+
+    Addresses come as integers, offsets and strides count elements. Loads and stores need no alignment.
+    """
+
+    def __init__(self, builder: Any, zero: types.Float) -> None:
+        self.builder = builder
+        self.scalar = ir.FloatType() if zero == types.float32 else ir.DoubleType()
+        self.itemsize = zero.bitwidth // 8
+        self.width = lanes(self.itemsize)
+        self.vector = ir.VectorType(self.scalar, self.width)
+        name = f"llvm.fma.v{self.width}f{zero.bitwidth}"
+        self._fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+
+    def align_stack(self) -> None:
+        """Makes the function keep its stack aligned to vectors, so that one that finds no register is not stored across two cache lines.
+
+        LLVM decides before it knows of such vectors; an aligned variable that (empty) assembly may look at decides for it.
+        """
+        variable = cgutils.alloca_once(self.builder, self.vector)
+        variable.align = VECTOR_BYTES
+        look = ir.FunctionType(ir.VoidType(), [variable.type])
+        self.builder.asm(look, "", "r", [variable], side_effect=True)
+
+    def index(self, number: int) -> Any:
+        return ir.Constant(ir.IntType(64), number)
+
+    def times(self, stride: Any, count: int) -> Any:
+        return self.builder.mul(stride, self.index(count))
+
+    def pointer(self, address: Any) -> Any:
+        return self.builder.inttoptr(address, self.scalar.as_pointer())
+
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        for offset in offsets:
+            pointer = self.builder.gep(pointer, [offset])
+        return pointer
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize)
+
+    def store(self, vector: Any, pointer: Any) -> None:
+        self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize)
+
+    def splat(self, number: Any) -> Any:
+        """One number in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        return self.shuffle(first, undefined, [0] * self.width)
+
+    def shuffle(self, a: Any, b: Any, lanes_of_both: list[int]) -> Any:
+        """Lanes of a (0, 1, …) and of b (counted on) in a new order."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.width), lanes_of_both))
+
+    def constant(self, number: float) -> Any:
+        return ir.Constant(self.vector, [number] * self.width)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a·b + c, rounded once."""
+        return self.builder.call(self._fma, [a, b, c])
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self.builder.fadd(a, b)
+
+    def at_least(self, vector: Any, floor: Any) -> Any:
+        """max(vector, floor); a NaN stays NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", vector, floor), floor, vector)
+
+    def where_positive(self, gate: Any, vector: Any) -> Any:
+        """vector where gate > 0, else 0."""
+        return self.builder.select(self.builder.fcmp_ordered(">", gate, self.constant(0.0)), vector, self.constant(0.0))
+
+
+@intrinsic
+def peek(typingctx, address, i, zero):  # type: ignore[no-untyped-def]
+    """The number at address[i]."""
+    if not isinstance(zero, types.Float):
+        return None
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(builder, zero)
+        return builder.load(emit.at(emit.pointer(args[0]), args[1]), align=emit.itemsize)
+
+    return zero(types.intp, types.intp, zero), codegen
+
+
+@intrinsic
+def poke(typingctx, address, i, value):  # type: ignore[no-untyped-def]
+    """address[i] = value"""
+    if not isinstance(value, types.Float):
+        return None
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(builder, value)
+        builder.store(args[2], emit.at(emit.pointer(args[0]), args[1]), align=emit.itemsize)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, value), codegen
