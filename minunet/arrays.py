@@ -5,6 +5,7 @@ This is the one file that knows CuPy exists, and it loads it only when a GPU arr
 
 from __future__ import annotations
 
+import math
 import sys
 from types import ModuleType
 from typing import Any
@@ -110,3 +111,17 @@ def deliver(result: Array, out: Array | None) -> Array:
         return result
     out[...] = result
     return out
+
+
+def lines(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
+    """(…, width) on the processor → its memory as one axis, and the distance from one line of `width` elements to the next.
+
+    A slice of a wider array, whose lines have others' memory between them, is not copied. What has its elements apart is.
+    """
+    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    step = rows.strides[0] // rows.itemsize
+    if step < 0 or (rows.strides[1] != rows.itemsize and rows.shape[1] != 1):
+        rows = np.ascontiguousarray(rows)
+    if rows.flags.c_contiguous:
+        return rows.reshape(-1), rows.shape[1]
+    return np.lib.stride_tricks.as_strided(rows, ((rows.shape[0] - 1) * step + rows.shape[1],), (rows.itemsize,)), step

@@ -115,9 +115,10 @@ def test_the_table_as_text():
     assert lines[0].split() == ["layer", "kind", "output", "parameters", "MACs", "activations", "receptive", "field"]
     assert lines[2].split() == ["encoder.0.conv1", "Conv2d", "3×3", "1×4×8×12", "108", "10.37", "K", "1.50", "KiB", "3"]
     assert ["concatenate", "1×8×8×12", "3.00", "KiB", "14"] in [line.split() for line in lines]
-    assert any(line.split()[:4] == ["encoder.0.relu", "(2)", "ReLU", "1×4×8×12"] for line in lines)
+    assert any(line.split()[:5] == ["encoder.0.norm2", "BatchNorm2d", "+", "ReLU", "1×4×8×12"] for line in lines)
+    assert any(line.split()[:4] == ["dropout", "(2)", "Dropout", "1×8×4×6"] for line in lines)
     assert lines[-2] == "UNet: 1×3×8×12 → 1×1×8×12"
-    assert lines[-1] == "parameters 1,749 (6.83 KiB) · 89.86 K multiply-accumulates · activations 30.00 KiB · receptive field 18 px"
+    assert lines[-1] == "parameters 1,749 (6.83 KiB) · 89.86 K multiply-accumulates · activations 22.50 KiB · receptive field 18 px"
 
 
 def test_shared_and_other_layers():

@@ -154,6 +154,19 @@ def test_same_padding_with_a_stride_is_keras_and_relu_is_fused() -> None:
 
 
 @pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_normalisation_takes_relu_along(layer: Any, training: bool) -> None:
+    sizes = (2, 4) if layer is nn.GroupNorm else (4,)
+    plain, fused = layer(*sizes), layer(*sizes, activation="relu")
+    assert list(plain.state_dict()) == list(fused.state_dict())
+    assert repr(fused) == repr(plain)[:-1] + ", activation='relu')"
+    x = mu.tensor(np.random.default_rng(0).standard_normal((2, 4, 5, 3, 2)[: 2 + getattr(layer, "rank", 2)]).astype(np.float32))
+    np.testing.assert_array_equal(fused.train(training)(x).data, np.maximum(plain.train(training)(x).data, 0))
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "Conv2d: 3 input and 4 output channels must be positive multiples of groups=2"),
@@ -164,6 +177,8 @@ def test_same_padding_with_a_stride_is_keras_and_relu_is_fused() -> None:
         (lambda: nn.Conv2d(1, 4, 3, activation="elu"), "activation is None or 'relu', got 'elu'"),
         (lambda: nn.ConvTranspose2d(1, 4, 3, padding_mode="reflect"), "padding_mode is 'zeros', got 'reflect'"),
         (lambda: nn.GroupNorm(3, 4), "4 channels cannot be split into 3 equal groups"),
+        (lambda: nn.BatchNorm2d(4, activation="elu"), "BatchNorm2d: activation is None or 'relu', got 'elu'"),
+        (lambda: nn.GroupNorm(2, 4, activation="elu"), "GroupNorm: activation is None or 'relu', got 'elu'"),
         (lambda: nn.Dropout2d(1.5), "between 0 and 1; got 1.5"),
         (lambda: nn.ReLU(inplace=True), "inplace=True is not supported"),
         (lambda: nn.BatchNorm2d(2)(mu.tensor(np.ones((1, 2, 3), np.float32))), r"BatchNorm2d expects \(N, C, H, W\), got 3 axes"),

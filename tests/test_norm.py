@@ -105,3 +105,120 @@ def test_channels_last_input_is_not_copied():
     last = np.random.default_rng(0).standard_normal((2, 5, 6, 4))
     y = F.batch_norm(Tensor(np.moveaxis(last, -1, 1)), None, None, training=True)
     assert np.moveaxis(y.data, 1, -1).flags.c_contiguous
+
+
+# normalisation and ReLU in one pass, and how the cpu kernels walk through memory
+
+NORMS = {
+    "batch": lambda *tensors, **options: F.batch_norm(tensors[0], None, None, *tensors[1:], training=True, **options),
+    "running": lambda *tensors, **options: F.batch_norm(tensors[0], *statistics(tensors[0]), *tensors[1:], **options),
+    "instance": lambda *tensors, **options: F.instance_norm(tensors[0], None, None, *tensors[1:], **options),
+    "group": lambda *tensors, **options: F.group_norm(tensors[0], tensors[0].shape[1], *tensors[1:], **options),
+}
+every_norm = pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+
+
+def statistics(x):
+    return Tensor(np.full(x.shape[1], 0.25, x.dtype)), Tensor(np.full(x.shape[1], 2, x.dtype))
+
+
+def data(*shape, dtype=np.float32):
+    """x with channels last in memory, weight, bias, and a gradient for the output."""
+    rng = np.random.default_rng(3)
+    x, gy = (np.moveaxis(rng.standard_normal((shape[0], *shape[2:], shape[1])).astype(dtype), -1, 1) for _ in range(2))
+    weight, bias = (rng.standard_normal(shape[1]).astype(dtype) for _ in range(2))
+    return x, weight, bias, gy
+
+
+def run_norm(norm, x, weight, bias, gy, **options):
+    """Output and the three gradients."""
+    leaves = [Tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    y = norm(*leaves, **options)
+    y.backward(gy)
+    return [y.data, *(leaf.grad for leaf in leaves)]
+
+
+@every_norm
+@pytest.mark.parametrize("kernel_set", ["ref", "auto"])
+@pytest.mark.parametrize("shape", [(2, 3, 33, 35), (1, 1, 64, 64), (3, 40, 2, 2)])
+def test_with_relu_equals_relu_behind_it(norm, kernel_set, shape):
+    x, *rest = data(*shape)
+    with mu.use(kernel_set):
+        fused = run_norm(norm, x, *rest, activation="relu")
+        apart = run_norm(lambda *tensors: F.relu(norm(*tensors)), x, *rest)
+    for got, want in zip(fused, apart, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("kernel_set", ["ref", "auto"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_stops_exactly_where_the_output_is_zero(kernel_set, dtype):
+    """Neighbouring floats round the place where y changes sign: the backward computes the sign anew and must round as the forward did."""
+    mean, var, weight, bias = (np.array([v], dtype) for v in (0.3, 1.7, 1.3, -0.7))
+    zero = (mean - bias / weight * np.sqrt(var + 1e-5)).astype(dtype)
+    x = (zero + np.arange(-500, 500) * np.spacing(zero)).astype(dtype).reshape(1, 1, 1000)
+    leaf = Tensor(x, requires_grad=True)
+    with mu.use(kernel_set):
+        y = F.batch_norm(leaf, Tensor(mean), Tensor(var), Tensor(weight), Tensor(bias), activation="relu")
+        y.backward(np.ones_like(x))
+    assert 0 < (y.data > 0).sum() < 1000
+    np.testing.assert_array_equal(leaf.grad > 0, y.data > 0)
+
+
+@every_norm
+def test_nan_goes_through_relu(norm):
+    x, weight, bias, _ = data(2, 3, 4, 4)
+    x[0, 1, 2, 2] = np.nan
+    y = norm(Tensor(x), Tensor(weight), Tensor(bias), activation="relu").data
+    assert np.isnan(y[0, 1, 2, 2])
+    assert np.isfinite(y[:, [0, 2]]).all()
+
+
+@every_norm
+@pytest.mark.parametrize("channels", [1, 3, 16, 80])
+def test_a_slice_of_a_wider_array_is_read_in_place(norm, channels, monkeypatch):
+    x, weight, bias, gy = data(2, channels, 24, 25)
+
+    def sliced(a):
+        wide = np.full((*a.shape[:1], *a.shape[2:], channels + 7), np.nan, a.dtype)
+        wide[..., 4 : 4 + channels] = np.moveaxis(a, 1, -1)
+        return np.moveaxis(wide[..., 4 : 4 + channels], -1, 1)
+
+    want = run_norm(norm, x, weight, bias, gy, activation="relu")
+    x, gy = sliced(x), sliced(gy)
+    monkeypatch.setattr(np, "ascontiguousarray", None)  # nothing is copied
+    for got, expected in zip(run_norm(norm, x, weight, bias, gy, activation="relu"), want, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-3 * max(1, abs(expected).max() / 1000))
+
+
+@every_norm
+@pytest.mark.parametrize("shape", [(2, 64, 65, 48), (2, 1, 300, 200), (3, 1030, 7, 9)])
+def test_the_number_of_threads_changes_no_bit(norm, shape):
+    numba = require("numba")
+    before, results = numba.get_num_threads(), []
+    try:
+        for threads in range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1):
+            numba.set_num_threads(threads)
+            results.append(run_norm(norm, *data(*shape), activation="relu"))
+    finally:
+        numba.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("mean", [0, 30])
+@pytest.mark.parametrize("shape", [(2, 16, 128, 128), (1, 256, 16, 16), (2, 3, 61, 67)])
+def test_float32_is_as_accurate_as_torch(shape, mean):
+    torch = require("torch")
+    x, weight, bias, gy = data(*shape, dtype=np.float64)
+    x, weight, bias, gy = (a.astype(np.float32) for a in (x + mean, weight, bias, gy))
+    want = run_norm(NORMS["batch"], *(a.astype(np.float64) for a in (x, weight, bias, gy)))
+    ours = run_norm(NORMS["batch"], x, weight, bias, gy)
+    leaves = [torch.from_numpy(np.array(a)).requires_grad_() for a in (x, weight, bias)]
+    y = torch.nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], training=True)
+    y.backward(torch.from_numpy(gy))
+    theirs = [y.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)]
+    for a, b, exact in zip(ours, theirs, want, strict=True):
+        error, least = (np.sqrt(((v - exact) ** 2).mean() / (exact**2).mean()) for v in (a, b))
+        assert error < max(1.2 * least, 1e-7)

@@ -40,40 +40,38 @@ LAYERS = {
 }
 
 
-def make_norm(norm: str, channels: int, rank: int) -> nn.Module:
+def make_norm(norm: str, channels: int, rank: int, *, activation: str | None = None) -> nn.Module:
     """ "batch", "instance" (with scale and shift) or "group" normalisation (8 groups, or as many as divide the channels)."""
     if norm == "batch":
-        return LAYERS[rank].BatchNorm(channels)
+        return LAYERS[rank].BatchNorm(channels, activation=activation)
     if norm == "instance":
-        return LAYERS[rank].InstanceNorm(channels, affine=True)
-    return nn.GroupNorm(math.gcd(8, channels), channels)
+        return LAYERS[rank].InstanceNorm(channels, affine=True, activation=activation)
+    return nn.GroupNorm(math.gcd(8, channels), channels, activation=activation)
 
 
 class DoubleConv(nn.Module):
     """Twice: 3×3 convolution, [normalisation,] ReLU.
 
     (N, in, H, W) → (N, out, H, W) with padding="same", (N, out, H−4, W−4) with "valid".
-    Without normalisation the ReLU is part of the convolution; with it the convolutions have no bias, the normalisation has one.
+    The ReLU is part of the layer before it: of the normalisation, or of the convolution where there is none. Where there is one, the
+    convolutions have no bias, the normalisation has one.
     """
 
     norm1: Any
     norm2: Any
-    relu: Any
 
     def __init__(self, in_channels: int, out_channels: int, *, rank: int = 2, padding: str = "same", norm: str | None = None) -> None:
         super().__init__()
         Conv, activation = LAYERS[rank].Conv, None if norm else "relu"
         self.conv1 = Conv(in_channels, out_channels, 3, padding=padding, bias=norm is None, activation=activation)
-        self.norm1 = make_norm(norm, out_channels, rank) if norm else None
+        self.norm1 = make_norm(norm, out_channels, rank, activation="relu") if norm else None
         self.conv2 = Conv(out_channels, out_channels, 3, padding=padding, bias=norm is None, activation=activation)
-        self.norm2 = make_norm(norm, out_channels, rank) if norm else None
-        self.relu = nn.ReLU() if norm else None
+        self.norm2 = make_norm(norm, out_channels, rank, activation="relu") if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.relu is None:
-            return self.conv2(self.conv1(x))
-        x = self.relu(self.norm1(self.conv1(x)))
-        return self.relu(self.norm2(self.conv2(x)))
+        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
+            x = conv(x) if norm is None else norm(conv(x))
+        return x
 
 
 class UpConv(nn.Module):

@@ -29,6 +29,11 @@ def _ones(*shape: int) -> Parameter:
     return Parameter(np.ones(shape, dtype=np.float32))
 
 
+def _check_activation(name: str, activation: str | None) -> None:
+    if activation not in (None, "relu"):
+        raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}. Put other activations behind the layer.")
+
+
 # ---- convolution and linear maps ----
 
 
@@ -93,8 +98,7 @@ class _ConvNd(_Kernel):
             )
         if isinstance(padding, str) and padding not in ("same", "valid"):
             raise ValueError(f"{name}: padding is an int, a tuple, 'same' or 'valid'; got {padding!r}.")
-        if activation not in (None, "relu"):
-            raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}. Put other activations behind the layer.")
+        _check_activation(name, activation)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = ntuple(kernel_size, self.rank, "kernel_size", minimum=1)
         self.stride = ntuple(stride, self.rank, "stride", minimum=1)
@@ -338,8 +342,15 @@ class Upsample(Module):
 # ---- normalisation ----
 
 
+def _activation_repr(activation: str | None) -> str:
+    return "" if activation is None else f", activation={activation!r}"
+
+
 class _Norm(Module):
-    """Per-channel scale and shift, and running statistics where they are tracked: what batch and instance norm share."""
+    """Per-channel scale and shift, and running statistics where they are tracked: what batch and instance norm share.
+
+    activation: None or "relu", computed as the normalisation writes its result.
+    """
 
     rank: ClassVar[int]
     weight: Parameter | None
@@ -348,9 +359,12 @@ class _Norm(Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
 
-    def __init__(self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool) -> None:
+    def __init__(
+        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool, activation: str | None
+    ) -> None:
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        _check_activation(type(self).__name__, activation)
+        self.num_features, self.eps, self.momentum, self.activation = num_features, eps, momentum, activation
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = _ones(num_features) if affine else None
         self.bias = _zeros(num_features) if affine else None
@@ -368,7 +382,7 @@ class _Norm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"track_running_stats={self.track_running_stats}" + _activation_repr(self.activation)
         )
 
 
@@ -386,15 +400,18 @@ class _BatchNorm(_Norm):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        activation: str | None = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, activation)
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.rank == 1 and input.ndim == 2):
             check_rank(type(self).__name__, input.shape, self.rank + 2, "(N, C, " + ("L)", "H, W)", "D, H, W)")[self.rank - 1])
         momentum = self._count_batch() if self.training else 0.0
         by_batch = self.training or self.running_mean is None
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, by_batch, momentum, self.eps)
+        statistics, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        return F.batch_norm(input, *statistics, *affine, by_batch, momentum, self.eps, activation=self.activation)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -419,13 +436,16 @@ class _InstanceNorm(_Norm):
         momentum: float | None = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
+        *,
+        activation: str | None = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, activation)
 
     def forward(self, input: Tensor) -> Tensor:
         by_image = self.training or self.running_mean is None
         momentum = self.momentum or 0.0
-        return F.instance_norm(input, self.running_mean, self.running_var, self.weight, self.bias, by_image, momentum, self.eps)
+        statistics, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        return F.instance_norm(input, *statistics, *affine, by_image, momentum, self.eps, activation=self.activation)
 
 
 class InstanceNorm1d(_InstanceNorm):
@@ -441,21 +461,24 @@ class InstanceNorm3d(_InstanceNorm):
 
 
 class GroupNorm(Module):
-    """Normalises each image over its pixels and the channels of each group: independent of the batch size."""
+    """Normalises each image over its pixels and the channels of each group: independent of the batch size. activation: None or "relu"."""
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, activation: str | None = None
+    ) -> None:
         super().__init__()
+        _check_activation("GroupNorm", activation)
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"GroupNorm: {num_channels} channels cannot be split into {num_groups} equal groups.")
-        self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        self.num_groups, self.num_channels, self.eps, self.affine, self.activation = num_groups, num_channels, eps, affine, activation
         self.weight = _ones(num_channels) if affine else None
         self.bias = _zeros(num_channels) if affine else None
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, activation=self.activation)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}" + _activation_repr(self.activation)
 
 
 # ---- dropout ----

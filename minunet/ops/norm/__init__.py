@@ -16,6 +16,10 @@ Gradients, with sums over the pixels of a block A[b,c] = Σ_p ∂y and Q[b,c] = 
 
 and ∂x = r·w·∂y alone where μ and σ² are constants, as the running statistics are in evaluation.
 
+With activation="relu" the result is max(y, 0), in the same pass over memory. ∂y then counts only where y > 0, and no mask is kept for
+that: each kernel of the backward reads x anyway and computes the sign of y anew, by the forward's own operations. Both are one number
+to the kernels, the floor that y cannot fall below: 0, or −∞ without activation.
+
 (Ioffe and Szegedy 2015; Ba et al. 2016; Ulyanov et al. 2016; Wu and He 2018.)
 """
 
@@ -25,7 +29,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minunet.arrays import array_module, channels_first, channels_last, is_float
+from minunet.arrays import array_module, channels_first, is_float
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import sizes_text
@@ -43,63 +47,82 @@ class Normalize(Function):
     """
 
     def forward(
-        ctx, x: Any, w: Any, b: Any, *, across_batch: bool, groups: int, eps: float, fixed: tuple[Any, Any] | None = None
+        ctx,
+        x: Any,
+        w: Any,
+        b: Any,
+        *,
+        across_batch: bool,
+        groups: int,
+        eps: float,
+        activation: str | None = None,
+        fixed: tuple[Any, Any] | None = None,
     ) -> tuple[Any, ...]:
         ctx.across_batch, ctx.groups, ctx.fixed = across_batch, groups, fixed is not None
+        ctx.floor = 0.0 if activation == "relu" else -math.inf
         rows = ctx.blocks(x)
         mean, var = fixed or K.moments(rows, groups)
         mu, r = _to_channels(mean, rows), _to_channels(1 / (var + eps) ** 0.5, rows)  # (B, G) → (B, C)
-        centre = mu.astype(x.dtype)
-        rest = mu - centre
+        line = array_module(x).empty((3, *mu.shape), x.dtype)
+        line[0] = mu
+        rest = mu - line[0]
         scale = r if w is None else r * w
-        shift = -rest * scale if b is None else b - rest * scale
-        y = K.normalize(rows, centre, scale.astype(x.dtype), shift.astype(x.dtype))
-        ctx.save(rows, w, centre, rest, r)
+        line[1] = scale
+        line[2] = (0 if b is None else b) - rest * scale
+        y = K.normalize(rows, line, ctx.floor)
+        ctx.save(rows, w, rest, r, line)
         return channels_first(y.reshape(x.shape[0], *x.shape[2:], x.shape[1])), mean, var
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
-        x, w, centre, rest, r = ctx.saved
+        x, w, rest, r, line = ctx.saved
         g = ctx.blocks(gy)
-        w = 1.0 if w is None else w
         gx: Any = None
         a: Any = None
         q: Any = None
         if not ctx.fixed or any(ctx.needs[1:]):
-            a, q = K.sums(g, x, centre)  # (B, C)
-            q = q - rest * a
-        if ctx.needs[0] and ctx.fixed:
-            gx = g * (r * w).astype(g.dtype)
-        elif ctx.needs[0]:
-            m = max(x.shape[1] * x.shape[2] // ctx.groups, 1)
-            slope = -(r**3) * _group_sums(w * q, ctx.groups) / m
-            offset = -r * _group_sums(w * a, ctx.groups) / m - slope * rest
-            gx = K.grad_x(g, x, centre, *(s.astype(g.dtype) for s in (r * w, slope, offset)))
+            a, q = K.sums(g, x, line, ctx.floor)  # (B, C)
+            q = r * (q - rest * a)
+        if ctx.needs[0]:
+            whole = array_module(x).zeros((5, *r.shape), x.dtype)
+            whole[:3] = line
+            if not ctx.fixed:
+                share = -r / max(x.shape[1] * x.shape[2] // ctx.groups, 1)
+                slope = share * r * _group_sums(q if w is None else w * q, ctx.groups)
+                whole[3] = slope
+                whole[4] = share * _group_sums(a if w is None else w * a, ctx.groups) - slope * rest
+            gx = K.grad_x(g, x, whole, ctx.floor)
         shape = ctx.shapes[0]
         return (
             None if gx is None else channels_first(gx.reshape(shape[0], *shape[2:], shape[1])),
-            None if q is None else (r * q).sum(axis=0).astype(g.dtype),
+            None if q is None else q.sum(axis=0).astype(g.dtype),
             None if a is None else a.sum(axis=0).astype(g.dtype),
         )
 
     def blocks(ctx, x: Any) -> Any:
-        """(N, C, *spatial) → (B, P, C)."""
+        """(N, C, *spatial) → (B, P, C) with the channels side by side in memory, which a slice of a wider array has without a copy."""
         n, pixels = x.shape[0], math.prod(x.shape[2:])
-        return channels_last(x).reshape(*((1, n * pixels) if ctx.across_batch else (n, pixels)), x.shape[1])
+        rows = x.transpose(0, *range(2, x.ndim), 1).reshape(*((1, n * pixels) if ctx.across_batch else (n, pixels)), x.shape[1])
+        return rows if rows.strides[2] == rows.itemsize or rows.shape[2] == 1 else array_module(x).ascontiguousarray(rows)
 
 
 def _to_channels(values: Any, rows: Any) -> Any:
     """One value a group, (B, G) → the same for each of its channels, (B, C)."""
-    return array_module(values).repeat(values, rows.shape[2] // values.shape[1], axis=1)
+    each = rows.shape[2] // values.shape[1]
+    return values if each == 1 else array_module(values).repeat(values, each, axis=1)
 
 
 def _group_sums(values: Any, groups: int) -> Any:
     """(B, C) → (B, C): each channel gets the sum over its group's channels."""
     blocks, channels = values.shape
+    if groups == channels:
+        return values
     sums = values.reshape(blocks, groups, channels // groups).sum(axis=2)
     return array_module(values).repeat(sums, channels // groups, axis=1)
 
 
-def _check(name: str, input: Tensor, minimum: int, layout: str, per_channel: dict[str, Any]) -> None:
+def _check(name: str, input: Tensor, minimum: int, layout: str, per_channel: dict[str, Any], activation: str | None) -> None:
+    if activation not in (None, "relu"):
+        raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}.")
     if input.ndim < minimum:
         raise ValueError(f"{name} expects input {layout}, got {input.ndim} axes: {sizes_text(input.shape) or 'a scalar'}.")
     if not is_float(input.data):
@@ -115,7 +138,7 @@ def _check(name: str, input: Tensor, minimum: int, layout: str, per_channel: dic
 def _track(running: Any, values: Any, momentum: float) -> None:
     """running ← (1 − momentum)·running + momentum·values, in place; the statistics of several samples are averaged."""
     if running is not None and values.size:
-        running[...] = (1 - momentum) * running + momentum * values.mean(axis=0)
+        running += momentum * (values.sum(axis=0) / len(values) - running)
 
 
 def _with_running_statistics(
@@ -129,6 +152,7 @@ def _with_running_statistics(
     across_batch: bool,
     momentum: float,
     eps: float,
+    activation: str | None,
 ) -> Tensor:
     """Batch and instance norm. own: normalise with the input's statistics and track them, else with the running ones."""
     n, channels = input.shape[:2]
@@ -137,14 +161,14 @@ def _with_running_statistics(
         if running_mean is None or running_var is None:
             raise ValueError(f"{name} without the input's own statistics needs running_mean and running_var; got None.")
         fixed = (running_mean[None].astype("float64"), running_var[None].astype("float64"))
-        return Normalize.apply(input, weight, bias, across_batch=True, groups=channels, eps=eps, fixed=fixed)[0]
+        return Normalize.apply(input, weight, bias, across_batch=True, groups=channels, eps=eps, activation=activation, fixed=fixed)[0]
     m = math.prod(input.shape[2:]) * (n if across_batch else 1)
     if m == 1:
         raise ValueError(
             f"{name} in training needs more than one value for each channel to know its spread; input {sizes_text(input.shape)} has one. "
             "Use larger batches or images, or group_norm (or instance_norm, where there are several pixels), which needs no batch."
         )
-    y, mean, var = Normalize.apply(input, weight, bias, across_batch=across_batch, groups=channels, eps=eps)
+    y, mean, var = Normalize.apply(input, weight, bias, across_batch=across_batch, groups=channels, eps=eps, activation=activation)
     if m > 1:
         _track(running_mean, mean.data, momentum)
         _track(running_var, var.data * (m / (m - 1)), momentum)
@@ -160,16 +184,29 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """(N, C, …): each channel to mean 0 and variance 1 over the batch, times weight (C) plus bias (C).
 
     training: use the batch's statistics, and move the running ones (C) towards them in place: new = (1 − momentum)·old + momentum·batch's,
-    the variance unbiased (divided by m − 1). Otherwise normalise with the running ones.
+    the variance unbiased (divided by m − 1). Otherwise normalise with the running ones. activation: None, or "relu" computed as the
+    result is written.
     """
     per_channel = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    _check("batch_norm", input, 2, "(N, C, …)", per_channel)
+    _check("batch_norm", input, 2, "(N, C, …)", per_channel, activation)
     return _with_running_statistics(
-        "batch_norm", input, weight, bias, running_mean, running_var, own=training, across_batch=True, momentum=momentum, eps=eps
+        "batch_norm",
+        input,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        own=training,
+        across_batch=True,
+        momentum=momentum,
+        eps=eps,
+        activation=activation,
     )
 
 
@@ -182,21 +219,45 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """(N, C, *spatial): each channel of each sample to mean 0 and variance 1 over its pixels, times weight (C) plus bias (C).
 
     The running statistics, where given, are moved in place as in `batch_norm`, and used where use_input_stats is False.
+    activation: as in `batch_norm`.
     """
     per_channel = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    _check("instance_norm", input, 3, "(N, C, *spatial)", per_channel)
+    _check("instance_norm", input, 3, "(N, C, *spatial)", per_channel, activation)
     return _with_running_statistics(
-        "instance_norm", input, weight, bias, running_mean, running_var, own=use_input_stats, across_batch=False, momentum=momentum, eps=eps
+        "instance_norm",
+        input,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        own=use_input_stats,
+        across_batch=False,
+        momentum=momentum,
+        eps=eps,
+        activation=activation,
     )
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """(N, C, …): each of num_groups bundles of channels of each sample to mean 0 and variance 1, times weight (C) plus bias (C)."""
-    _check("group_norm", input, 2, "(N, C, …)", {"weight": weight, "bias": bias})
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """(N, C, …): each of num_groups bundles of channels of each sample to mean 0 and variance 1, times weight (C) plus bias (C).
+
+    activation: as in `batch_norm`.
+    """
+    _check("group_norm", input, 2, "(N, C, …)", {"weight": weight, "bias": bias}, activation)
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(f"group_norm: num_groups must divide the number of channels, {channels}; got {num_groups}.")
@@ -205,7 +266,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
             f"group_norm needs more than one value in a group; {num_groups} groups of input {sizes_text(input.shape)} have one each. "
             "Use fewer groups or larger images."
         )
-    return Normalize.apply(input, weight, bias, across_batch=False, groups=num_groups, eps=eps)[0]
+    return Normalize.apply(input, weight, bias, across_batch=False, groups=num_groups, eps=eps, activation=activation)[0]
 
 
 def layer_norm(

@@ -61,6 +61,31 @@ def _group(rng: Rng) -> Iterator[Sample]:
     yield Sample((normal(rng, 0, 4, 3), *_affine(rng, 4)), {"num_groups": 2}, keras=False)
 
 
+def _fused(flag: str) -> Callable[[Rng], Iterator[Sample]]:
+    """Batch and instance norm with ReLU: statistics of the input and running ones, with and without weights, from one channel to several
+    chunks of the cpu kernels, an odd number of pixels, and each gradient."""
+
+    def samples(rng: Rng) -> Iterator[Sample]:
+        for shape in ((4, 3, 5), (2, 1, 4, 4), (2, 5, 3, 3), (1, 2, 2, 3, 2), (2, 70, 17, 15), (0, 3, 4)):
+            x, affine = 2 * normal(rng, *shape) + 3, _affine(rng, shape[1])
+            if shape[0]:
+                yield Sample((x, None, None, *affine), {flag: True, "activation": "relu"})
+            torch = shape[0] > 0 or flag == "training"
+            yield Sample((x, *_running(rng, shape[1]), *affine), {flag: False, "activation": "relu"}, constant=(1, 2), torch=torch)
+        yield Sample((normal(rng, 3, 2, 4), None, None, None, None), {flag: True, "activation": "relu"})
+        yield Sample((normal(rng, 3, 2, 4), None, None, None, normal(rng, 2)), {flag: True, "activation": "relu"}, constant=(0,))
+        pixel = (normal(rng, 3, 2, 1), *_running(rng, 2), *_affine(rng, 2))
+        yield Sample(pixel, {flag: False, "activation": "relu"}, constant=(1, 2))
+
+    return samples
+
+
+def _fused_group(rng: Rng) -> Iterator[Sample]:
+    for shape, groups in (((4, 3, 5), 3), ((2, 1, 4, 4), 1), ((2, 6, 3, 3), 2), ((1, 4, 1), 2), ((2, 70, 17, 15), 10), ((0, 4, 3), 2)):
+        yield Sample((2 * normal(rng, *shape) + 3, *_affine(rng, shape[1])), {"num_groups": groups, "activation": "relu"})
+    yield Sample((normal(rng, 2, 4, 3), None, None), {"num_groups": 2, "activation": "relu"})
+
+
 def _layer(rng: Rng) -> Iterator[Sample]:
     for shape, n in (((5,), 1), ((3, 5), 1), ((2, 3, 4), 2), ((2, 1, 3, 2), 3)):
         x = 2 * normal(rng, *shape) + 3
@@ -75,6 +100,23 @@ def _pure(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return function(x, *(None if t is None else Tensor(t.data.copy()) for t in (mean, var)), *affine, **options)
 
     return call
+
+
+def _group_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, num_groups: int = 1, **options: Any) -> Tensor:
+    return F.group_norm(x, num_groups, weight, bias, **options)
+
+
+def _torch_group_norm(torch: Any) -> Callable[..., Any]:
+    return lambda x, weight, bias, num_groups, **options: torch.nn.functional.group_norm(x, num_groups, weight, bias, **options)
+
+
+def _then_relu(counterpart: Callable[[Any], Callable[..., Any]]) -> Callable[[Any], Callable[..., Any]]:
+    """PyTorch's function with the activation behind it."""
+
+    def with_relu(torch: Any) -> Callable[..., Any]:
+        return lambda *tensors, activation, **options: torch.relu(counterpart(torch)(*tensors, **options))
+
+    return with_relu
 
 
 def _keras_batch(keras: Any, sample: Sample) -> np.ndarray[Any, Any] | None:
@@ -140,6 +182,7 @@ def _with(options: dict[str, Any], bads: Iterator[BadInput]) -> Iterator[BadInpu
 
 def _bad_batch() -> Iterator[BadInput]:
     yield from _with({"training": True}, _bad_channels(5))
+    yield BadInput((np.ones((2, 3)), None, None), {"activation": "tanh"}, ValueError, "activation is None or 'relu', got 'tanh'")
     yield BadInput((np.ones(3), None, None), {"training": True}, ValueError, r"expects input \(N, C, …\), got 1 axes: 3")
     yield BadInput((np.ones((1, 3, 1, 1)), None, None), {"training": True}, ValueError, "1×3×1×1 has one.*group_norm .*instance_norm")
     yield BadInput((np.ones((2, 3)), None, None), {}, ValueError, "needs running_mean and running_var; got None")
@@ -186,10 +229,10 @@ CASES = [
     ),
     OpCase(
         "group_norm",
-        lambda x, weight=None, bias=None, num_groups=1, eps=1e-5: F.group_norm(x, num_groups, weight, bias, eps),
+        _group_norm,
         _group,
         "group_norm",
-        lambda t: lambda x, weight, bias, num_groups, eps=1e-5: t.nn.functional.group_norm(x, num_groups, weight, bias, eps),
+        _torch_group_norm,
         _keras_groups,
         _bad_group,
     ),
@@ -202,4 +245,13 @@ CASES = [
         _keras_layer_norm,
         _bad_layer,
     ),
+    OpCase("batch_norm with relu", _pure(F.batch_norm), _fused("training"), "batch_norm", _then_relu(lambda t: t.nn.functional.batch_norm)),
+    OpCase(
+        "instance_norm with relu",
+        _pure(F.instance_norm),
+        _fused("use_input_stats"),
+        "instance_norm",
+        _then_relu(lambda t: t.nn.functional.instance_norm),
+    ),
+    OpCase("group_norm with relu", _group_norm, _fused_group, "group_norm", _then_relu(_torch_group_norm)),
 ]

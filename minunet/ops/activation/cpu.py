@@ -1,0 +1,71 @@
+"""ReLU in Numba: elements that lie side by side in memory, in parallel chunks.
+
+Results lie in memory as x does: channels that come last stay last. A gradient may be a slice of a wider array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from minunet import memory
+from minunet.arrays import lines
+
+CHUNK = 32768  # elements
+
+U = np.uintp  # an index that cannot be negative: Numba then asks nothing at each element
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0), where NaN stays NaN"""
+    order = _order(x)
+    x = x.transpose(order)
+    y = memory.empty(x.shape, x.dtype)
+    _relu(*lines(np.atleast_1d(x)), _width(x), x.dtype.type(0), y.reshape(-1))
+    return y.transpose(np.argsort(order))
+
+
+def relu_grad(gy: Any, y: Any) -> Any:
+    """∂y where y > 0, else 0; NaN is no reason to stop it"""
+    order = _order(y)
+    gy, y = gy.transpose(order), y.transpose(order)
+    gx = memory.empty(y.shape, y.dtype)
+    _relu_grad(*lines(np.atleast_1d(gy)), *lines(np.atleast_1d(y)), _width(y), y.dtype.type(0), gx.reshape(-1))
+    return gx.transpose(np.argsort(order))
+
+
+def _order(a: Any) -> list[int]:
+    """The axes from the one with the longest strides to the one with the shortest."""
+    return sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+
+
+def _width(a: Any) -> int:
+    return max(a.shape[-1], 1) if a.ndim else 1
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _relu(x, step, width, zero, y):  # type: ignore[no-untyped-def]
+    if step == width:  # no gaps: one long line
+        step = width = CHUNK
+    each = max(CHUNK // width, 1)
+    height = (len(y) + width - 1) // width
+    for i in prange((height + each - 1) // each):
+        for p in range(i * each, min((i + 1) * each, height)):
+            at, to = U(p * step), U(p * width)
+            for c in range(U(min(width, len(y) - p * width))):
+                y[to + c] = zero if x[at + c] < zero else x[at + c]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _relu_grad(gy, gy_step, y, y_step, width, zero, gx):  # type: ignore[no-untyped-def]
+    if gy_step == width and y_step == width:
+        gy_step = y_step = width = CHUNK
+    each = max(CHUNK // width, 1)
+    height = (len(gx) + width - 1) // width
+    for i in prange((height + each - 1) // each):
+        for p in range(i * each, min((i + 1) * each, height)):
+            a, at, to = U(p * gy_step), U(p * y_step), U(p * width)
+            for c in range(U(min(width, len(gx) - p * width))):
+                gx[to + c] = zero if y[at + c] <= zero else gy[a + c]
