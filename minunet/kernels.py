@@ -73,7 +73,8 @@ class Kernels:
             if not hasattr(_kernel_module(self._package, forced), name):
                 raise NotImplementedError(f"{label} has no {forced!r} kernel. Use mu.use('auto') or mu.use('ref').")
             return forced, f"asked for by use({forced!r})"
-        arrays = [a for a in args if is_array(a)]
+        firsts = (a[0] if isinstance(a, list) and a else a for a in args)  # a list holds arrays of one kind
+        arrays = [a for a in firsts if is_array(a)]
         fast = "gpu" if any(device_of(a) == "cuda" for a in arrays) else "cpu"
         for a in arrays:
             if a.dtype not in _FAST_DTYPES and a.dtype.kind == "f":

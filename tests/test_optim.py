@@ -117,19 +117,132 @@ def test_pytorchs_state_is_taken_over(name: str) -> None:
         np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
 
 
-def test_blocks_and_layouts_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = np.random.default_rng(0).standard_normal((50, 7, 3)).astype(np.float32)
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "C": np.array,
+    "F": lambda a: np.array(a, order="F"),
+    "taps first": lambda a: np.array(a.transpose(2, 3, 1, 0), order="C").transpose(3, 2, 0, 1),
+    "window": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: np.array(a[:, ::-1])[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("kernel_set", ["ref", "cpu"])
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+@pytest.mark.parametrize("of_weight", LAYOUTS)
+def test_memory_order_does_not_change_the_result(of_weight: str, of_gradient: str, kernel_set: str) -> None:
+    rng = np.random.default_rng(0)
+    weight, grads = rng.standard_normal((6, 5, 3, 1)), rng.standard_normal((3, 6, 5, 3, 1))
     results = []
-    for block, order in ((1 << 15, "C"), (13, "C"), (13, "F")):
-        monkeypatch.setattr(optim, "_BLOCK", block)
-        p = nn.Parameter(weights.copy(order=order))
-        adam = optim.Adam([p], lr=0.1)
-        for _ in range(3):
-            p.grad = np.asarray(np.sin(weights), order="F")
-            adam.step()
-        results.append(p.data)
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[0], results[2])
+    for weight_order, gradient_order in (("C", "C"), (of_weight, of_gradient)):
+        p = nn.Parameter(LAYOUTS[weight_order](weight))
+        held, strides, adam = p.data, p.data.strides, optim.Adam([p], lr=0.1, amsgrad=True)
+        for grad in grads:
+            p.grad = LAYOUTS[gradient_order](grad)
+            with mu.use(kernel_set):
+                adam.step()
+            adam.load_state_dict(copy.deepcopy(adam.state_dict()))
+        assert p.data is held
+        assert p.data.strides == strides
+        results.append([p.data, *(adam.state[p][name] for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"))])
+    for expected, came in zip(*results, strict=True):
+        np.testing.assert_array_equal(came, expected)
+
+
+def test_the_state_is_made_and_loaded_in_the_weights_memory_order() -> None:
+    p = nn.Parameter(LAYOUTS["taps first"](np.ones((4, 3, 2, 2), np.float32)))
+    adam = optim.Adam([p])
+    p.grad = np.ones_like(p.data)
+    adam.step()
+    assert adam.state[p]["exp_avg"].strides == p.data.strides
+    adam.load_state_dict({**adam.state_dict(), "state": {0: {"step": 1, "exp_avg": np.ones(p.shape), "exp_avg_sq": np.ones(p.shape)}}})
+    assert adam.state[p]["exp_avg"].strides == p.data.strides
+    kept = adam.state[p]["exp_avg"]
+    adam.step()
+    assert adam.state[p]["exp_avg"] is kept
+
+
+def test_a_read_only_weight_is_refused() -> None:
+    p = nn.Parameter(np.broadcast_to(np.float32(1), (3,)))
+    p.grad = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="read-only"):
+        optim.Adam([p]).step()
+
+
+MANY = [(16,), (3, 3), (), (40_000,), (0, 2), (70, 30, 3, 3), (1,)]
+
+
+def many_steps(name: str, options: dict[str, Any], dtype: type, kernel_set: str) -> list[np.ndarray]:
+    """Weights and state after some steps of many parameters: small and large, of two groups, some without a gradient in some steps."""
+    rng = np.random.default_rng(4)
+    parameters = [nn.Parameter(rng.standard_normal(shape).astype(dtype)) for shape in MANY]
+    optimiser = getattr(optim, name)([{"params": parameters[::2]}, {"params": parameters[1::2], "lr": 0.3}], **options)
+    for i in range(4):
+        for j, p in enumerate(parameters):
+            p.grad = None if (i + j) % 4 == 3 else rng.standard_normal(p.shape).astype(dtype)
+        with mu.use(kernel_set):
+            optimiser.step()
+    states = [a for p in parameters for a in optimiser.state[p].values() if isinstance(a, np.ndarray)]
+    return [p.data for p in parameters] + states
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "options"), [case for case in OPTIMISERS if case[0] != "RMSprop"], ids=[i for i in IDS if i[0] != "R"])
+def test_the_one_kernel_equals_the_definition_bit_for_bit(name: str, options: dict[str, Any], dtype: type) -> None:
+    expected = many_steps(name, options, dtype, "ref")
+    for came, wanted in zip(many_steps(name, options, dtype, "cpu"), expected, strict=True):
+        assert came.dtype == dtype
+        np.testing.assert_array_equal(came, wanted)
+
+
+def test_the_result_does_not_depend_on_threads() -> None:
+    numba = pytest.importorskip("numba")
+    results, before = [], numba.get_num_threads()
+    for threads in range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1):
+        numba.set_num_threads(threads)
+        results.append(many_steps("AdamW", {}, np.float32, "cpu"))
+    numba.set_num_threads(before)
+    for result in results[1:]:
+        for came, wanted in zip(result, results[0], strict=True):
+            np.testing.assert_array_equal(came, wanted)
+
+
+def test_a_step_is_one_launch_for_each_dtype() -> None:
+    dtypes = [np.float32] * 5 + [np.float64, np.float16]
+    parameters = [nn.Parameter(np.ones((2, i + 1), dtype)) for i, dtype in enumerate(dtypes)]
+    for p in parameters:
+        p.grad = np.ones_like(p.data)
+    adam = optim.Adam([{"params": parameters[::2]}, {"params": parameters[1::2], "amsgrad": True}], lr=0.5)
+    with mu.recording() as choices:
+        adam.step()
+    assert sorted((c.kernel, c.served_by) for c in choices) == [("optim.adam", "cpu"), ("optim.adam", "cpu"), ("optim.adam", "ref")]
+    for p, dtype in zip(parameters, dtypes, strict=True):
+        assert p.dtype == dtype
+        np.testing.assert_allclose(p.data, 0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "weight_decay": 0.1, "maximize": True}], ids=str)
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_groups_and_what_is_not_finite_equal_pytorch_in_float32(name: str, options: dict[str, Any]) -> None:
+    torch = require("torch")
+    rng = np.random.default_rng(3)
+    shapes = [(300, 70), (5,), (8, 4, 3, 3)]
+    ours = [nn.Parameter(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    theirs = [torch.nn.Parameter(torch.tensor(p.data)) for p in ours]
+    a, b = (
+        getattr(module, name)([{"params": ps[:1]}, {"params": ps[1:], "lr": 0.1, "betas": (0.7, 0.9)}], **options)
+        for module, ps in ((optim, ours), (torch.optim, theirs))
+    )
+    for i in range(10):
+        for j, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            p.grad = None if (i + j) % 3 == 2 else rng.standard_normal(p.shape).astype(np.float32)
+            if i == 6 and j == 1:
+                p.grad[:3] = np.nan, np.inf, -np.inf
+            q.grad = None if p.grad is None else torch.tensor(p.grad)
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert np.isnan(ours[1].data[:3]).all()
 
 
 def test_groups_override_and_learning_rates_of_numpy_stay_float32() -> None:

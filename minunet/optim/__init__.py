@@ -15,38 +15,29 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, device_of, to_device
+from minunet.arrays import array_module, device_of, is_array, to_device
+from minunet.kernels import Kernels
 from minunet.nn.module import Module
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
-_BLOCK = 1 << 15  # elements: the five arrays of Adam take 640 KB, which stays in a core's cache
-
-
-def _blocks(*same_shape: Any) -> Iterator[tuple[Any, ...]]:
-    """The arrays in matching flat pieces small enough for the cache.
-
-    A chain of NumPy operations then reads and writes main memory once, not once an operation, and its temporaries are small.
-    """
-    if device_of(same_shape[0]) == "cuda" or not all(a.flags.c_contiguous for a in same_shape):
-        yield same_shape
-        return
-    flat = [a.reshape(-1) for a in same_shape]
-    for start in range(0, flat[0].size, _BLOCK):
-        yield tuple(a[start : start + _BLOCK] for a in flat)
+K: Any = Kernels(__name__, "sgd", "adam", "rmsprop")
 
 
 class Optimizer:
-    """Base class: parameter groups and state. Subclasses define `update` for one parameter.
+    """Base class: parameter groups and state. Subclasses name their rule (of `rules.py`), and what it takes: `slots` and `options`.
 
     params: parameters, or groups {"params": parameters, option: value, …} whose options override the optimiser's.
     param_groups: a list of such groups, all options filled in. state: what is remembered for each parameter.
     """
+
+    rule: str
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         self.defaults = defaults
@@ -92,15 +83,35 @@ class Optimizer:
                 p.grad = None
 
     def step(self) -> None:
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; those of one dtype and device go to the kernel together."""
+        together: dict[Any, list[tuple[Any, ...]]] = {}
+        copied = []
         for group in self.param_groups:
+            slots = self.slots(group)
             for p in group["params"]:
-                if p.grad is not None:
-                    grad = array_module(p.grad).ascontiguousarray(p.grad).reshape(p.shape)
-                    self.update(p.data, -grad if group["maximize"] else grad, self.state.setdefault(p, {}), group)
+                if p.grad is None:
+                    continue
+                w, state = p.data, self.state.setdefault(p, {})
+                if _order(w) is None or not getattr(w.flags, "behaved", True):  # a window of a larger array; or NumPy will refuse it below
+                    w = w.copy(order="K")
+                    copied.append((p.data, w))
+                options = self.options(state, group)
+                for name in filter(None, slots):
+                    state[name] = _like(w, state[name]) if name in state else array_module(w).zeros_like(w)
+                job = (w, _like(w, p.grad), *[name and state[name] for name in slots], options)
+                together.setdefault((w.dtype, device_of(w)), []).append(job)
+        for jobs in together.values():
+            weights, grads, *state_arrays, chosen = map(list, zip(*jobs, strict=True))
+            getattr(K, self.rule)(weights, grads, state_arrays, chosen)
+        for window, w in copied:
+            window[...] = w
 
-    def update(self, weight: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Changes the array `weight`, and the arrays in `state`, in place."""
+    def slots(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        """Names of the state's arrays in the order of the rule's arguments; None for one that is not in use."""
+        raise NotImplementedError
+
+    def options(self, state: dict[str, Any], group: dict[str, Any]) -> tuple[float, ...]:
+        """The numbers that the rule takes. Counts the step."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,18 +169,41 @@ class Optimizer:
 
 
 def _loaded(name: str, value: Any, p: Tensor) -> Any:
-    """A saved value as the optimiser keeps it: a count, or an own array of the parameter's dtype and device."""
+    """A saved value as the optimiser keeps it: a count, or an own array of the parameter's dtype, memory order and device."""
     if name == "step":
         return int(value)
-    own = value.copy() if device_of(value) == "cuda" else np.array(np.asarray(value), dtype=p.dtype)
-    return to_device(own, p.device)
+    return _copy_like(p.data, to_device(value if is_array(value) else np.asarray(value), p.device))
 
 
-def _slot(state: dict[str, Any], name: str, weight: Any) -> Any:
-    """The state array `name`, zeros when it is first asked for."""
-    if name not in state:
-        state[name] = array_module(weight).zeros(weight.shape, dtype=weight.dtype)
-    return state[name]
+def _sign(group: dict[str, Any]) -> float:
+    return -1.0 if group["maximize"] else 1.0
+
+
+def _like(weight: Any, array: Any) -> Any:
+    """The array in the weight's dtype and memory order: itself where it has them. Then an update need not know of axes."""
+    same = array.shape == weight.shape and array.dtype == weight.dtype
+    return array if same and (array.strides == weight.strides or _order(array) == _order(weight)) else _copy_like(weight, array)
+
+
+def _copy_like(weight: Any, array: Any) -> Any:
+    own = array_module(weight).empty_like(weight)
+    own[...] = array
+    return own
+
+
+def _order(array: Any) -> tuple[int, ...] | None:
+    """The axes from the fastest to the slowest in memory, or None where the numbers lie there with gaps."""
+    return _axes_by_stride(array.shape, array.strides, array.itemsize)
+
+
+@cache
+def _axes_by_stride(shape: tuple[int, ...], strides: tuple[int, ...], width: int) -> tuple[int, ...] | None:
+    axes = sorted((axis for axis, n in enumerate(shape) if n > 1), key=lambda axis: strides[axis])
+    for axis in axes:
+        if strides[axis] != width:
+            return None
+        width *= shape[axis]
+    return tuple(axes)
 
 
 class SGD(Optimizer):
@@ -179,6 +213,8 @@ class SGD(Optimizer):
 
     The learning rate stands outside b, as in PyTorch; Sutskever et al. 2013 and Keras write it inside, which differs when η changes.
     """
+
+    rule = "sgd"
 
     def __init__(
         self,
@@ -199,21 +235,12 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(f"SGD: nesterov needs momentum > 0 and dampening 0, got {group['momentum']} and {group['dampening']}.")
 
-    def update(self, weight: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
-        first = "momentum_buffer" not in state
-        buffer = _slot(state, "momentum_buffer", weight) if momentum else grad
-        for w, g, b in _blocks(weight, grad, buffer):
-            if decay:
-                g = g + decay * w
-            if momentum and first:
-                b[...] = g
-            elif momentum:
-                b *= momentum
-                b += (1 - group["dampening"]) * g
-            if momentum:
-                g = g + momentum * b if group["nesterov"] else b
-            w -= lr * g
+    def slots(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return ("momentum_buffer" if group["momentum"] else None,)
+
+    def options(self, state: dict[str, Any], group: dict[str, Any]) -> tuple[float, ...]:
+        gain = 1 - group["dampening"] if "momentum_buffer" in state else 1
+        return _sign(group), group["weight_decay"], group["lr"], group["momentum"], gain, group["nesterov"]
 
 
 class Adam(Optimizer):
@@ -223,6 +250,7 @@ class Adam(Optimizer):
     with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ). amsgrad: the largest v so far in place of v (Reddi et al. 2018).
     """
 
+    rule = "adam"
     decoupled = False
 
     def __init__(
@@ -238,26 +266,16 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize)
 
-    def update(self, weight: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp, lr, decay, (beta1, beta2) = array_module(weight), float(group["lr"]), group["weight_decay"], group["betas"]
+    def slots(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq" if group["amsgrad"] else None)
+
+    def options(self, state: dict[str, Any], group: dict[str, Any]) -> tuple[float, ...]:
+        lr, decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
         state["step"] = t = state.get("step", 0) + 1
-        rate, scale = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
-        mean, square = _slot(state, "exp_avg", weight), _slot(state, "exp_avg_sq", weight)
-        largest = _slot(state, "max_exp_avg_sq", weight) if group["amsgrad"] else square
-        for w, g, m, v, top in _blocks(weight, grad, mean, square, largest):
-            if self.decoupled:
-                w *= 1 - lr * decay
-            elif decay:
-                g = g + decay * w
-            m += (1 - beta1) * (g - m)
-            v *= beta2
-            v += (1 - beta2) * g * g
-            if group["amsgrad"]:
-                xp.maximum(top, v, out=top)
-            root = xp.sqrt(top)
-            root /= scale
-            root += group["eps"]
-            w -= rate * m / root
+        scale = math.sqrt(1 - beta2**t)
+        shrink, decay = (1 - lr * decay, 0) if self.decoupled else (1, decay)
+        rate, eps = lr * scale / (1 - beta1**t), group["eps"] * scale
+        return _sign(group), decay, shrink, 1 - beta1, beta2, 1 - beta2, rate, eps
 
 
 class AdamW(Adam):
@@ -286,6 +304,8 @@ class RMSprop(Optimizer):
     centered: √(s − a²) in place of √s, with a ← α·a + (1 − α)·g (Graves 2013).
     """
 
+    rule = "rmsprop"
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -301,29 +321,13 @@ class RMSprop(Optimizer):
         options = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum, "centered": centered}
         super().__init__(params, lr=lr, **options, maximize=maximize)
 
-    def update(self, weight: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp, lr, alpha, momentum = array_module(weight), float(group["lr"]), group["alpha"], group["momentum"]
+    def slots(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return ("square_avg", "momentum_buffer" if group["momentum"] else None, "grad_avg" if group["centered"] else None)
+
+    def options(self, state: dict[str, Any], group: dict[str, Any]) -> tuple[float, ...]:
         state["step"] = state.get("step", 0) + 1
-        square = _slot(state, "square_avg", weight)
-        buffer = _slot(state, "momentum_buffer", weight) if momentum else grad
-        mean = _slot(state, "grad_avg", weight) if group["centered"] else grad
-        for w, g, s, b, a in _blocks(weight, grad, square, buffer, mean):
-            if group["weight_decay"]:
-                g = g + group["weight_decay"] * w
-            s *= alpha
-            s += (1 - alpha) * g * g
-            if group["centered"]:
-                a += (1 - alpha) * (g - a)
-                root = xp.sqrt(s - a * a)
-            else:
-                root = xp.sqrt(s)
-            root += group["eps"]
-            if momentum:
-                b *= momentum
-                b += g / root
-                w -= lr * b
-            else:
-                w -= lr * g / root
+        alpha, decay = group["alpha"], group["weight_decay"]
+        return _sign(group), decay, group["lr"], alpha, 1 - alpha, group["eps"], group["momentum"]
 
 
 def clip_grad_norm_(
