@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from minunet.kernels import log_compiled
 
 if TYPE_CHECKING:
     from minunet.train.loop import Run
@@ -45,12 +50,33 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in given
     try:
-        app(args=[a for a in given if a != "--debug"], prog_name="minunet")
+        with _log_on_stderr():
+            app(args=[a for a in given if a != "--debug"], prog_name="minunet")
     except (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError) as problem:
         if debug:
             raise
         print(f"minunet: {_sentence(problem)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Shows what the package logs, of compiling kernels for example; a live display keeps its place below it."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), file=sys.stderr)  # not kept: rich puts its own there while a live display runs
+
+    logger, lines = logging.getLogger("minunet"), Lines()
+    before = logger.level
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log_compiled()
+        logger.setLevel(before)
+        logger.removeHandler(lines)
 
 
 def _sentence(problem: BaseException) -> str:

@@ -6,18 +6,23 @@ A heavy operation is a folder with `ref.py` and, where they exist, `cpu.py` and 
 
 and calls `K.forward(x, …)`. The arrays decide: NumPy arrays go to `cpu`, CuPy arrays to `gpu`, and to `ref` where the
 faster set does not have the kernel. `use("ref")` forces one set, and then a missing kernel is an error. `which` tells what ran and why.
+
+Numba compiles a kernel when it is first called on a machine and keeps the result on disk. The logger "minunet" tells of it, at INFO.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +32,8 @@ from minunet.arrays import device_of, is_array
 
 _SETS = ("ref", "cpu", "gpu", "auto")
 _FAST_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+
+_log = logging.getLogger("minunet")
 
 _forced: ContextVar[str] = ContextVar("kernel_set", default="auto")
 _record: ContextVar[list[Choice] | None] = ContextVar("kernel_record", default=None)
@@ -94,10 +101,72 @@ def _has_numba() -> bool:
 @cache
 def _kernel_module(package: str, kernel_set: str) -> ModuleType | None:
     module = f"{package}.{kernel_set}"
-    if kernel_set == "cpu":
-        # Idle OpenMP threads spin by default; beside any other busy thread each parallel loop then loses milliseconds.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when Numba first starts its threads
-    return importlib.import_module(module) if importlib.util.find_spec(module) else None
+    if importlib.util.find_spec(module) is None:
+        return None
+    if kernel_set != "cpu":
+        return importlib.import_module(module)
+    # Idle OpenMP threads spin by default; beside any other busy thread each parallel loop then loses milliseconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when Numba first starts its threads
+    _listen_to_numba()
+    try:
+        return importlib.import_module(module)
+    except RuntimeError as problem:
+        if "no locator available" not in str(problem):
+            raise
+        raise RuntimeError(
+            f"Numba finds no folder where it may keep compiled kernels: {Path(__file__).parent} and the user's cache cannot be "
+            "written. Set NUMBA_CACHE_DIR to a folder that can."
+        ) from None
+
+
+class _Compilation:
+    """Hears from Numba when it compiles; of a kernel that comes from the disk it hears nothing."""
+
+    def __init__(self) -> None:
+        self.announced, self.kernels, self.seconds = False, 0, 0.0
+        self._outer: list[Any] = []  # the kernel under way, and the functions compiled within it
+        self._began = 0.0
+
+    def notify(self, event: Any) -> None:
+        if event.is_start:
+            self._outer.append(event.data["dispatcher"])
+            if len(self._outer) == 1:
+                self._began = time.perf_counter()
+                if self._is_ours() and not self.announced:
+                    self.announced = True
+                    _log.info("Compiling kernels for this processor (once; kept in %s) …", _cache_root(self._outer[0]))
+        else:
+            if len(self._outer) == 1 and self._is_ours():
+                self.kernels += 1
+                self.seconds += time.perf_counter() - self._began
+            self._outer.pop()
+
+    def _is_ours(self) -> bool:
+        return self._outer[0].py_func.__module__.startswith("minunet.")
+
+
+_compilation = _Compilation()
+
+
+@cache
+def _listen_to_numba() -> None:
+    from numba.core import event  # noqa: PLC0415  keeps `import minunet` light
+
+    event.Listener.register(_Compilation)
+    event.register("numba:compile", _compilation)
+
+
+def _cache_root(dispatcher: Any) -> Path:
+    """The folder above those where Numba keeps the kernels of each module."""
+    folder, package = Path(dispatcher.stats.cache_path), Path(__file__).parent
+    return package if package in folder.parents else folder.parent
+
+
+def log_compiled() -> None:
+    """Logs how long it took, if kernels were compiled since the last call."""
+    if _compilation.kernels:
+        _log.info("Compiled %d kernels in %.0f s.", _compilation.kernels, _compilation.seconds)
+        _compilation.kernels, _compilation.seconds = 0, 0.0
 
 
 @contextmanager

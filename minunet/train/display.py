@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from minunet.kernels import log_compiled
 from minunet.train.loop import Trainer
 
 _PLAIN_EVERY = 30.0  # seconds between lines within an epoch, where there is no terminal
@@ -37,6 +38,7 @@ class LiveDisplay:
             self._bar.start()
 
     def batch(self, trainer: Trainer) -> None:
+        log_compiled()  # the first batch has called every kernel that training needs
         run = trainer.run
         now = f"loss {run.loss_sum / run.images:.4f}  {run.images / max(run.epoch_seconds, 1e-9):.1f} images/s  {_left(trainer)} left"
         if self.console.is_terminal:
