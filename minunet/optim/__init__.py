@@ -95,7 +95,7 @@ class Optimizer:
                 if _order(w) is None or not getattr(w.flags, "behaved", True):  # a window of a larger array; or NumPy will refuse it below
                     w = w.copy(order="K")
                     copied.append((p.data, w))
-                options = self.options(state, group)
+                options = self.options(state, group)  # before the state is made: its absence tells the first step
                 for name in filter(None, slots):
                     state[name] = _like(w, state[name]) if name in state else array_module(w).zeros_like(w)
                 job = (w, _like(w, p.grad), *[name and state[name] for name in slots], options)

@@ -5,6 +5,7 @@
 Each is written once, for a number or a whole array. `ref.py` calls it with NumPy or CuPy arrays (which take over NumPy's functions);
 `cpu.py` has Numba compile it and calls it number by number, so that memory is passed over once. The formulas stand with the
 optimisers. Options are what is the same for all numbers of a parameter; `sign` is −1 to maximise.
+After a change here save `cpu.py` anew with a change too: Numba's cache knows only the file that holds a kernel.
 """
 
 from __future__ import annotations
