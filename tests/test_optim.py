@@ -195,7 +195,7 @@ def test_the_one_kernel_equals_the_definition_bit_for_bit(name: str, options: di
 
 
 def test_the_result_does_not_depend_on_threads() -> None:
-    numba = pytest.importorskip("numba")
+    numba = require("numba")
     results, before = [], numba.get_num_threads()
     for threads in range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1):
         numba.set_num_threads(threads)
