@@ -106,10 +106,11 @@ def channels_last_volume(array: Array) -> Array:
 
 
 def deliver(result: Array, out: Array | None) -> Array:
-    """The result, or `out` holding it."""
-    if out is None or out is result:
+    """The result, or `out` holding it; the result may have been written there already."""
+    if out is None:
         return result
-    out[...] = result
+    if not array_module(out).may_share_memory(out, result):
+        out[...] = result
     return out
 
 

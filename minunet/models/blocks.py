@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from minunet import nn
+import numpy as np
+
+from minunet import memory, nn
+from minunet.arrays import array_module, channels_first
 from minunet.tensor import Tensor
 
 
@@ -68,10 +71,11 @@ class DoubleConv(nn.Module):
         self.conv2 = Conv(out_channels, out_channels, 3, padding=padding, bias=norm is None, activation=activation)
         self.norm2 = make_norm(norm, out_channels, rank, activation="relu") if norm else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
-            x = conv(x) if norm is None else norm(conv(x))
-        return x
+    def forward(self, x: Tensor, out: Any = None) -> Tensor:
+        """out: an array to write the result into, such as one half of a concatenation."""
+        if self.norm1 is None:
+            return self.conv2(self.conv1(x), out=out)
+        return self.norm2(self.conv2(self.norm1(self.conv1(x))), out=out)
 
 
 class UpConv(nn.Module):
@@ -93,5 +97,16 @@ class UpConv(nn.Module):
             self.upsample = nn.Upsample(scale_factor=2, mode="nearest" if up == "nearest" else layers.linear)
             self.conv = layers.Conv(channels, channels // 2, 2, padding="same")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x if self.upsample is None else self.upsample(x))
+    def forward(self, x: Tensor, out: Any = None) -> Tensor:
+        return self.conv(x if self.upsample is None else self.upsample(x), out=out)
+
+
+def two_halves(x: Tensor, channels: int) -> tuple[Any, Any]:
+    """Two arrays (N, channels, *spatial), spatial as in x, that are the halves of one buffer's channels.
+
+    What is written into both is concatenated already: `F.cat` of the two is the buffer.
+    """
+    xp = array_module(x.data)
+    shape = (x.shape[0], *x.shape[2:], 2 * channels)
+    both = channels_first(memory.empty(shape, x.dtype) if xp is np else xp.empty(shape, x.dtype))
+    return both[:, :channels], both[:, channels:]

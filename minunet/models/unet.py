@@ -18,7 +18,7 @@ from typing import Any
 
 from minunet import functional as F
 from minunet import nn
-from minunet.models.blocks import LAYERS, DoubleConv, UpConv
+from minunet.models.blocks import LAYERS, DoubleConv, UpConv, two_halves
 from minunet.shapes import ntuple, sizes_text
 from minunet.tensor import Tensor
 
@@ -52,7 +52,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_options(in_channels, out_channels, base_channels, depth, rank, padding, norm, up)
-        self.in_channels, self.out_channels, self.depth, self.rank, self.padding = in_channels, out_channels, depth, rank, padding
+        self.in_channels, self.out_channels, self.base_channels = in_channels, out_channels, base_channels
+        self.depth, self.rank, self.padding = depth, rank, padding
         options: dict[str, Any] = {"rank": rank, "padding": padding, "norm": norm}
         channels = [base_channels * 2**level for level in range(depth + 1)]  # 64 128 256 512 1024
 
@@ -74,16 +75,18 @@ class UNet(nn.Module):
             x = self._pad(x, pad)
         skips = []
         for level, convs in enumerate(self.encoder):  # the contracting path
-            x = convs(x)  # (N, C, H, W) → (N, 64·2^level, H, W)
+            left, right = two_halves(x, self.base_channels * 2**level) if self.padding == "same" else (None, None)
+            x = convs(x, out=left)  # (N, C, H, W) → (N, 64·2^level, H, W)
             if level == self.depth - 1:
                 x = self.dropout(x)
-            skips.append(x)
+            skips.append((x, right))
             x = self.pool(x)  # (N, 64·2^level, H/2, W/2)
         x = self.dropout(self.bottleneck(x))  # (N, 1024, H/16, W/16)
         for up, convs in zip(self.ups, self.decoder, strict=True):  # the expanding path
-            x = up(x)  # half the channels, twice the size
-            skip = F.center_crop(skips.pop(), x.shape[2:])
-            x = convs(F.cat([skip, x], dim=1))  # the skip first, as in the paper
+            skip, right = skips.pop()
+            x = up(x, out=right)  # half the channels, twice the size
+            skip = F.center_crop(skip, x.shape[2:])
+            x = convs(F.cat([skip, x], dim=1))  # the skip first, as in the paper; where both lie in one buffer, nothing is copied
         logits = self.head(x)  # (N, out_channels, H, W)
         return logits if pad is None else F.center_crop(logits, size)
 

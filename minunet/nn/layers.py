@@ -147,13 +147,14 @@ class _Conv(_ConvNd):
             raise ValueError(f"{type(self).__name__}: padding_mode is 'zeros', 'reflect', 'replicate' or 'circular'; got {padding_mode!r}.")
         self._set_kernel((out_channels, in_channels // groups, *self.kernel_size), out_channels, bias)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, out: Any = None) -> Tensor:
+        """out: an array to write the result into, such as one half of a concatenation."""
         x, padding = input, self.padding
         if self.padding_mode != "zeros":
             pairs = window_padding(padding, x.shape[-self.rank :], self.kernel_size, self.stride, self.dilation)
             x, padding = F.pad(x, [n for pair in reversed(pairs) for n in pair], mode=self.padding_mode), (0,) * self.rank
         convolve = getattr(F, f"conv{self.rank}d")  # (N, C, *spatial) → (N, O, *spatial')
-        return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation=self.activation)
+        return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation=self.activation, out=out)
 
 
 class Conv1d(_Conv):
@@ -196,12 +197,12 @@ class _ConvTranspose(_ConvNd):
         self.output_padding = ntuple(output_padding, self.rank, "output_padding")
         self._set_kernel((in_channels, out_channels // groups, *self.kernel_size), out_channels, bias)
 
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """output_size: the wanted height and width …, where stride > 1 leaves several possible."""
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None, out: Any = None) -> Tensor:
+        """output_size: the wanted height and width …, where stride > 1 leaves several possible. out: an array to write the result into."""
         extra = self.output_padding if output_size is None else self._extra(input, tuple(output_size)[-self.rank :])
         convolve = getattr(F, f"conv_transpose{self.rank}d")
         return convolve(
-            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation, activation=self.activation
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation, activation=self.activation, out=out
         )
 
     def _extra(self, input: Tensor, wanted: tuple[int, ...]) -> tuple[int, ...]:
@@ -405,13 +406,14 @@ class _BatchNorm(_Norm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, activation)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, out: Any = None) -> Tensor:
+        """out: an array to write the result into, such as one half of a concatenation."""
         if not (self.rank == 1 and input.ndim == 2):
             check_rank(type(self).__name__, input.shape, self.rank + 2, "(N, C, " + ("L)", "H, W)", "D, H, W)")[self.rank - 1])
         momentum = self._count_batch() if self.training else 0.0
         by_batch = self.training or self.running_mean is None
         statistics, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
-        return F.batch_norm(input, *statistics, *affine, by_batch, momentum, self.eps, activation=self.activation)
+        return F.batch_norm(input, *statistics, *affine, by_batch, momentum, self.eps, activation=self.activation, out=out)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -441,11 +443,12 @@ class _InstanceNorm(_Norm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, activation)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, out: Any = None) -> Tensor:
+        """out: as in `BatchNorm2d`."""
         by_image = self.training or self.running_mean is None
         momentum = self.momentum or 0.0
         statistics, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
-        return F.instance_norm(input, *statistics, *affine, by_image, momentum, self.eps, activation=self.activation)
+        return F.instance_norm(input, *statistics, *affine, by_image, momentum, self.eps, activation=self.activation, out=out)
 
 
 class InstanceNorm1d(_InstanceNorm):
@@ -474,8 +477,9 @@ class GroupNorm(Module):
         self.weight = _ones(num_channels) if affine else None
         self.bias = _zeros(num_channels) if affine else None
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, activation=self.activation)
+    def forward(self, input: Tensor, out: Any = None) -> Tensor:
+        """out: as in `BatchNorm2d`."""
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, activation=self.activation, out=out)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}" + _activation_repr(self.activation)

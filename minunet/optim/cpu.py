@@ -51,7 +51,7 @@ def _pointer(typingctx, address, zero):  # type: ignore[no-untyped-def]
 
 @njit
 def _numbers(address, count, zero):  # type: ignore[no-untyped-def]
-    return carray(_pointer(address, zero), count)  # type: ignore[call-arg]
+    return carray(_pointer(address, zero), count)
 
 
 @njit(parallel=True, nogil=True, cache=True)
@@ -71,7 +71,7 @@ def _update(rule, numbers, table, options, zero):  # type: ignore[no-untyped-def
             b = _numbers(table[t, 4] + skip, count, zero)
             c = _numbers(table[t, 5] + skip, count, zero)
             if rule == _SGD:
-                for_sgd = to_fixed_tuple(options[t], 6)  # type: ignore[call-arg, var-annotated]
+                for_sgd = to_fixed_tuple(options[t], 6)
                 if table[t, 3]:
                     for i in range(count):
                         w[i], a[i] = _sgd_rule(w[i], g[i], a[i], *for_sgd)
@@ -79,7 +79,7 @@ def _update(rule, numbers, table, options, zero):  # type: ignore[no-untyped-def
                     for i in range(count):
                         w[i], _ = _sgd_rule(w[i], g[i], None, *for_sgd)
             else:
-                for_adam = to_fixed_tuple(options[t], 8)  # type: ignore[call-arg, var-annotated]
+                for_adam = to_fixed_tuple(options[t], 8)
                 if table[t, 5]:
                     for i in range(count):
                         w[i], a[i], b[i], c[i] = _adam_rule(w[i], g[i], a[i], b[i], c[i], *for_adam)

@@ -29,7 +29,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minunet.arrays import array_module, channels_first, is_float
+from minunet.arrays import array_module, channels_first, deliver, is_float
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import sizes_text
@@ -44,6 +44,7 @@ class Normalize(Function):
     x is centred by μ rounded to x's dtype, and the shift makes up for the rounding: float32 stays exact where the mean is large.
 
     across_batch: all samples are one block, else each is one. groups: G. fixed: (μ, σ²), (1, C) each, to use in place of x's own.
+    out: the array to write y into, or None.
     """
 
     def forward(
@@ -57,6 +58,7 @@ class Normalize(Function):
         eps: float,
         activation: str | None = None,
         fixed: tuple[Any, Any] | None = None,
+        out: Any = None,
     ) -> tuple[Any, ...]:
         ctx.across_batch, ctx.groups, ctx.fixed = across_batch, groups, fixed is not None
         ctx.floor = 0.0 if activation == "relu" else -math.inf
@@ -69,9 +71,10 @@ class Normalize(Function):
         scale = r if w is None else r * w
         line[1] = scale
         line[2] = (0 if b is None else b) - rest * scale
-        y = K.normalize(rows, line, ctx.floor)
+        y = K.normalize(rows, line, ctx.floor, None if out is None else ctx.blocks(out))
         ctx.save(rows, w, rest, r, line)
-        return channels_first(y.reshape(x.shape[0], *x.shape[2:], x.shape[1])), mean, var
+        y = channels_first(y.reshape(x.shape[0], *x.shape[2:], x.shape[1]))
+        return deliver(y, out), mean, var
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         x, w, rest, r, line = ctx.saved
@@ -153,6 +156,7 @@ def _with_running_statistics(
     momentum: float,
     eps: float,
     activation: str | None,
+    out: Any,
 ) -> Tensor:
     """Batch and instance norm. own: normalise with the input's statistics and track them, else with the running ones."""
     n, channels = input.shape[:2]
@@ -161,14 +165,16 @@ def _with_running_statistics(
         if running_mean is None or running_var is None:
             raise ValueError(f"{name} without the input's own statistics needs running_mean and running_var; got None.")
         fixed = (running_mean[None].astype("float64"), running_var[None].astype("float64"))
-        return Normalize.apply(input, weight, bias, across_batch=True, groups=channels, eps=eps, activation=activation, fixed=fixed)[0]
+        return Normalize.apply(
+            input, weight, bias, across_batch=True, groups=channels, eps=eps, activation=activation, fixed=fixed, out=out
+        )[0]
     m = math.prod(input.shape[2:]) * (n if across_batch else 1)
     if m == 1:
         raise ValueError(
             f"{name} in training needs more than one value for each channel to know its spread; input {sizes_text(input.shape)} has one. "
             "Use larger batches or images, or group_norm (or instance_norm, where there are several pixels), which needs no batch."
         )
-    y, mean, var = Normalize.apply(input, weight, bias, across_batch=across_batch, groups=channels, eps=eps, activation=activation)
+    y, mean, var = Normalize.apply(input, weight, bias, across_batch=across_batch, groups=channels, eps=eps, activation=activation, out=out)
     if m > 1:
         _track(running_mean, mean.data, momentum)
         _track(running_var, var.data * (m / (m - 1)), momentum)
@@ -186,12 +192,13 @@ def batch_norm(
     eps: float = 1e-5,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """(N, C, …): each channel to mean 0 and variance 1 over the batch, times weight (C) plus bias (C).
 
     training: use the batch's statistics, and move the running ones (C) towards them in place: new = (1 − momentum)·old + momentum·batch's,
     the variance unbiased (divided by m − 1). Otherwise normalise with the running ones. activation: None, or "relu" computed as the
-    result is written.
+    result is written. out: an array to write the result into, such as one half of a concatenation.
     """
     per_channel = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
     _check("batch_norm", input, 2, "(N, C, …)", per_channel, activation)
@@ -207,6 +214,7 @@ def batch_norm(
         momentum=momentum,
         eps=eps,
         activation=activation,
+        out=out,
     )
 
 
@@ -221,11 +229,12 @@ def instance_norm(
     eps: float = 1e-5,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """(N, C, *spatial): each channel of each sample to mean 0 and variance 1 over its pixels, times weight (C) plus bias (C).
 
     The running statistics, where given, are moved in place as in `batch_norm`, and used where use_input_stats is False.
-    activation: as in `batch_norm`.
+    activation, out: as in `batch_norm`.
     """
     per_channel = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
     _check("instance_norm", input, 3, "(N, C, *spatial)", per_channel, activation)
@@ -241,6 +250,7 @@ def instance_norm(
         momentum=momentum,
         eps=eps,
         activation=activation,
+        out=out,
     )
 
 
@@ -252,10 +262,11 @@ def group_norm(
     eps: float = 1e-5,
     *,
     activation: str | None = None,
+    out: Any = None,
 ) -> Tensor:
     """(N, C, …): each of num_groups bundles of channels of each sample to mean 0 and variance 1, times weight (C) plus bias (C).
 
-    activation: as in `batch_norm`.
+    activation, out: as in `batch_norm`.
     """
     _check("group_norm", input, 2, "(N, C, …)", {"weight": weight, "bias": bias}, activation)
     channels = input.shape[1]

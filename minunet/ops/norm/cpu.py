@@ -116,23 +116,24 @@ def _total(sums, channels):  # type: ignore[no-untyped-def]
     return totals
 
 
-def normalize(x: Any, line: Any, floor: float) -> Any:
+def normalize(x: Any, line: Any, floor: float, y: Any) -> Any:
     """y = max((x − line₀)·line₁ + line₂, floor)"""
-    walk = _Walk(x)
-    y = memory.empty(x.shape, x.dtype)
-    _normalize(*walk.place(x), walk.shape, walk.chunk, walk.repeat(line), x.dtype.type(floor), y.reshape(-1))
+    if y is None:
+        y = memory.empty(x.shape, x.dtype)
+    walk = _Walk(x, y)
+    _normalize(*walk.place(x), walk.shape, walk.chunk, walk.repeat(line), x.dtype.type(floor), *walk.place(y))
     return y
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _normalize(x, step, shape, chunk, line, floor, y):  # type: ignore[no-untyped-def]
+def _normalize(x, step, shape, chunk, line, floor, y, y_step):  # type: ignore[no-untyped-def]
     blocks, height, width = shape
     chunks = (height + chunk - 1) // chunk
     for i in prange(blocks * chunks):
         b, k = (blocks * chunks - 1 - i) // chunks, chunks - 1 - i % chunks  # backwards: what was read last is still in the cache
         centre, scale, shift = line[0, b], line[1, b], line[2, b]
         for p in range(b * height + k * chunk, b * height + min((k + 1) * chunk, height)):
-            at, to = U(p * step), U(p * width)
+            at, to = U(p * step), U(p * y_step)
             for c in range(U(width)):
                 z = (x[at + c] - centre[c]) * scale[c] + shift[c]
                 y[to + c] = floor if z < floor else z  # NaN stays

@@ -21,9 +21,9 @@ def moments(x: Any, groups: int) -> tuple[Any, Any]:
     return mean.reshape(blocks, groups), var
 
 
-def normalize(x: Any, line: Any, floor: float) -> Any:
-    """y = max((x − line₀)·line₁ + line₂, floor)"""
-    return array_module(x).maximum(_straight(x, line), x.dtype.type(floor))
+def normalize(x: Any, line: Any, floor: float, y: Any) -> Any:
+    """y = max((x − line₀)·line₁ + line₂, floor); y: (B, P, C) to write into, or None"""
+    return array_module(x).maximum(_straight(x, line), x.dtype.type(floor), out=y)
 
 
 def sums(gy: Any, x: Any, line: Any, floor: float) -> tuple[Any, Any]:
