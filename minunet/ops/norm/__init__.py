@@ -277,7 +277,7 @@ def group_norm(
             f"group_norm needs more than one value in a group; {num_groups} groups of input {sizes_text(input.shape)} have one each. "
             "Use fewer groups or larger images."
         )
-    return Normalize.apply(input, weight, bias, across_batch=False, groups=num_groups, eps=eps, activation=activation)[0]
+    return Normalize.apply(input, weight, bias, across_batch=False, groups=num_groups, eps=eps, activation=activation, out=out)[0]
 
 
 def layer_norm(
