@@ -86,13 +86,17 @@ def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
 
 def channels_last(array: Array) -> Array:
     """(N, C, *spatial) in any memory order → a C-contiguous (N, *spatial, C), copied only where needed."""
-    xp = array_module(array)
-    return xp.ascontiguousarray(array.transpose(0, *range(2, array.ndim), 1))
+    return array_module(array).ascontiguousarray(_channels_to_end(array))
 
 
 def channels_first(array: Array) -> Array:
     """(N, *spatial, C) → the (N, C, *spatial) view of the same memory."""
     return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+
+
+def _channels_to_end(array: Array) -> Array:
+    """(N, C, *spatial) → (N, *spatial, C), a view."""
+    return array.transpose(0, *range(2, array.ndim), 1)
 
 
 def as_volume(last: Array) -> Array:
@@ -126,3 +130,20 @@ def lines(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
     if rows.flags.c_contiguous:
         return rows.reshape(-1), rows.shape[1]
     return np.lib.stride_tricks.as_strided(rows, ((rows.shape[0] - 1) * step + rows.shape[1],), (rows.itemsize,)), step
+
+
+def in_place(array: Array) -> tuple[Array, tuple[int, ...]]:
+    """(N, C, *spatial) of rank 1, 2 or 3 → its memory as a flat array, and the steps along N, D, H and W in it, in elements.
+
+    For kernels that find their elements themselves: x[n,c,d,h,w] = flat[n·sₙ + d·s_d + h·s_h + w·s_w + c]. Some of the channels of
+    a wider array are read where they lie; only channels that do not lie side by side are copied. NumPy only.
+    """
+    last = as_volume(_channels_to_end(array))
+    size = last.itemsize
+    if last.flags.c_contiguous:
+        return last.reshape(-1), tuple(s // size for s in last.strides[:-1])
+    *steps, between = last.strides
+    if last.size == 0 or min(steps) < 0 or any(s % size for s in steps) or (between != size and last.shape[-1] > 1):
+        return in_place(channels_first(np.ascontiguousarray(last)))
+    span = 1 + sum(s * (n - 1) for s, n in zip((*steps, size), last.shape, strict=True)) // size
+    return np.lib.stride_tricks.as_strided(last, (span,), (size,)), tuple(s // size for s in steps)

@@ -48,6 +48,14 @@ class Windows:
     def before(self) -> tuple[int, ...]:
         return tuple(before for before, _ in self.padding)
 
+    @property
+    def cover(self) -> bool:
+        """Whether every element of the input lies in a window."""
+        return all(
+            d == 1 and s <= k and s * (out - 1) + k - b >= n
+            for n, out, k, s, b, d in zip(self.spatial, self.outputs, self.kernel, self.stride, self.before, self.dilation, strict=True)
+        )
+
     def counts(self, include_padding: bool) -> np.ndarray[Any, Any]:
         """Number of elements in each window, (*outputs); what hangs over the padded input is never counted."""
         sides = []
