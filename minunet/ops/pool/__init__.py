@@ -25,10 +25,11 @@ from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.ops.pool.windows import Windows
 from minunet.ops.shape import squeeze, unsqueeze
+from minunet.ops.upsample import Resample
 from minunet.shapes import check_rank
 from minunet.tensor import Tensor
 
-K = Kernels(__name__, "max_forward", "max_backward", "average_forward", "average_backward")
+K = Kernels(__name__, "max_forward", "max_backward")
 
 
 class MaxPool(Function):
@@ -45,18 +46,11 @@ class MaxPool(Function):
         return K.max_backward(gy, winners, ctx.windows)
 
 
-class AveragePool(Function):
-    """y[n,c,p] = Σ_k x[n,c,s·p+k−b] / m[p]    ∂x: each ∂y[n,c,p]/m[p] goes to all elements of its window"""
+class AveragePool(Resample):
+    """y[n,c,p] = Σ_k x[n,c,s·p+k−b] / m[p]    ∂x: each ∂y[n,c,p]/m[p] goes to all elements of its window
 
-    def forward(ctx, x: Any, *, windows: Windows, divisor: Any) -> Any:
-        divisor = array_module(x).asarray(divisor, dtype=x.dtype)
-        ctx.windows = windows
-        ctx.save(divisor)
-        return K.average_forward(x, divisor, windows)
-
-    def backward(ctx, gy: Any) -> Any:
-        (divisor,) = ctx.saved
-        return K.average_backward(gy, divisor, ctx.windows)
+    A window is one window on each axis, and m is a product of sizes: this is resampling with the tables of `Windows.averages`.
+    """
 
 
 def flat_indices(winners: Any, windows: Windows) -> Any:
@@ -110,11 +104,7 @@ def _avg_pool(
     if divisor_override == 0:
         raise ValueError(f"{name}: divisor_override divides the sum of each window, it must not be 0.")
     windows = Windows.over(name, _spatial(name, rank, x), kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is None:
-        divisor = windows.counts(include_padding=count_include_pad and padding != "same")
-    else:
-        divisor = np.full(windows.outputs, divisor_override)
-    return _apply(name, AveragePool, rank, x, windows=windows, divisor=divisor)
+    return _apply(name, AveragePool, rank, x, tables=windows.averages(count_include_pad and padding != "same", divisor_override))
 
 
 def max_pool1d(

@@ -1,4 +1,4 @@
-"""Pooling, the definition: one pass for each place k in the window, on slices of whole arrays."""
+"""Maximum pooling, the definition: one pass for each place k in the window, on slices of whole arrays."""
 
 from __future__ import annotations
 
@@ -55,19 +55,4 @@ def max_backward(gy: Any, winners: Any, windows: Windows) -> Any:
     gx = array_module(gy).zeros(gy.shape[:2] + windows.spatial, dtype=gy.dtype)
     for number, outputs, inputs in places(windows):
         gx[inputs] += gy[outputs] * (winners[outputs] == number)
-    return gx
-
-
-def average_forward(x: Any, divisor: Any, windows: Windows) -> Any:
-    y = array_module(x).zeros(x.shape[:2] + windows.outputs, dtype=x.dtype)
-    for _, outputs, inputs in places(windows):
-        y[outputs] += x[inputs]
-    return y / divisor
-
-
-def average_backward(gy: Any, divisor: Any, windows: Windows) -> Any:
-    gx = array_module(gy).zeros(gy.shape[:2] + windows.spatial, dtype=gy.dtype)
-    share = gy / divisor
-    for _, outputs, inputs in places(windows):
-        gx[inputs] += share[outputs]
     return gx

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from minunet.ops.upsample.tables import Table
 from minunet.shapes import Pairs, ntuple, sizes_text, window_outputs, window_padding
 
 
@@ -56,11 +56,21 @@ class Windows:
             for n, out, k, s, b, d in zip(self.spatial, self.outputs, self.kernel, self.stride, self.before, self.dilation, strict=True)
         )
 
-    def counts(self, include_padding: bool) -> np.ndarray[Any, Any]:
-        """Number of elements in each window, (*outputs); what hangs over the padded input is never counted."""
-        sides = []
-        for n, out, k, s, (before, after) in zip(self.spatial, self.outputs, self.kernel, self.stride, self.padding, strict=True):
-            start = s * np.arange(out) - before
+    def averages(self, include_padding: bool, divisor: int | None) -> tuple[Table, ...]:
+        """The mean of each window as tables, one for each axis; what hangs over the padded input is never counted.
+
+        divisor: divides the sum of each window instead of the number of its elements.
+        """
+        tables = []
+        for axis, (n, out, k, s, (before, after)) in enumerate(
+            zip(self.spatial, self.outputs, self.kernel, self.stride, self.padding, strict=True)
+        ):
+            place = s * np.arange(out)[:, None] - before + np.arange(k)
             low, high = (-before, n + after) if include_padding else (0, n)
-            sides.append(np.minimum(start + k, high) - np.maximum(start, low))
-        return reduce(np.multiply.outer, sides)
+            if divisor is None:
+                size = ((low <= place) & (place < high)).sum(axis=1, keepdims=True)
+            else:
+                size = np.full((out, 1), divisor if axis == 0 else 1)
+            inside = (0 <= place) & (place < n)
+            tables.append(Table(np.clip(place, 0, n - 1), np.where(inside, 1 / size, 0)))
+        return tuple(tables)

@@ -29,11 +29,11 @@ class Resample(Function):
     """y[n,c,i] = Σ_t w[i,t]·x[n,c,j[i,t]] along each spatial axis    ∂x = the same with transposed tables"""
 
     def forward(ctx, x: Any, *, tables: tuple[Table, ...]) -> Any:
-        ctx.save(*tables)
+        ctx.tables = tables
         return K.resample(x, tables)
 
     def backward(ctx, gy: Any) -> Any:
-        return K.resample(gy, tuple(map(transposed, ctx.saved, ctx.shapes[0][2:])))
+        return K.resample(gy, tuple(map(transposed, ctx.tables, ctx.shapes[0][2:])))
 
 
 def interpolate(

@@ -1,7 +1,8 @@
 """Resampling with Numba: channels-last, rank 1 and 2 as volumes with axes of size 1.
 
-Parallel over rows of the output. A row first sums the rows of the input that it reads, weighted, into a line of the input's
-width, then resamples that line: the inner loops are long, contiguous and without branches.
+Parallel over rows of the output. Two rows of the input by two places in each, as in bilinear interpolation, are summed in one pass over
+the channels. Else a row first sums the rows that it reads, weighted, into a line of the input's width, and then resamples that line.
+Where a pixel has too few channels to fill a vector, the line is resampled number by number, through a table for all of them.
 """
 
 from __future__ import annotations
@@ -9,45 +10,92 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, uint64
 
-from minunet.arrays import channels_first, channels_last_volume
+from minunet import memory
+from minunet.arrays import channels_first, in_place
 from minunet.ops.upsample.tables import Table, gather_table
+
+FEW_CHANNELS = 8  # fewer do not fill a vector
 
 
 def resample(x: Any, tables: tuple[Table, ...]) -> Any:
-    volume = channels_last_volume(x)
+    flat, steps = in_place(x)
+    channels = x.shape[1]
     axes = (gather_table(np.zeros(1)),) * (3 - len(tables)) + tables
     sizes = [len(table.source) for table in axes]
-    y = np.empty((volume.shape[0], *sizes, volume.shape[-1]), dtype=x.dtype)
+    y = memory.empty((x.shape[0], *sizes, channels), x.dtype)
     (jd, wd), (jh, wh), (jw, ww) = ((table.source, table.weight.astype(x.dtype)) for table in axes)
-    _resample(volume, y, jd, wd, jh, wh, jw, ww)
-    return channels_first(y.reshape(y.shape[0], *sizes[3 - len(tables) :], y.shape[-1]))
+    few = channels < FEW_CHANNELS
+    if few:  # each number is an output of its own
+        jw = (jw[:, None, :] * channels + np.arange(channels)[:, None]).reshape(-1, jw.shape[1])
+        ww = ww.repeat(channels, axis=0)
+    _resample(flat, steps, x.shape[-1], y, jd, wd, jh, wh, jw.T.copy(), ww.T.copy(), few)
+    return channels_first(y.reshape(y.shape[0], *sizes[3 - len(tables) :], channels))
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _resample(x, y, jd, wd, jh, wh, jw, ww):  # type: ignore[no-untyped-def]
-    width, channels = x.shape[3:]
-    _, out_d, out_h, out_w, _ = y.shape
+def _resample(x, steps, width, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[no-untyped-def]
+    """jd, jh: (outputs, terms), jw: (terms, outputs)."""
+    _, out_d, out_h, out_w, channels = y.shape
+    result = y.reshape(-1)
+    terms, row_length = jw.shape[0], out_w * channels
     for row in prange(y.shape[0] * out_d * out_h):
         n, q, r = row // (out_d * out_h), row // out_h % out_d, row % out_h
-        line = np.empty((width, channels), dtype=y.dtype)
+        starts, weights, count = np.zeros(jd.shape[1] * jh.shape[1], np.int64), np.zeros(jd.shape[1] * jh.shape[1], y.dtype), 0
         for td in range(jd.shape[1]):
             for th in range(jh.shape[1]):
-                source, weight = x[n, jd[q, td], jh[r, th]], wd[q, td] * wh[r, th]
-                if td + th == 0:
-                    for w in range(width):
-                        for c in range(channels):
-                            line[w, c] = weight * source[w, c]
-                else:
-                    for w in range(width):
-                        for c in range(channels):
-                            line[w, c] += weight * source[w, c]
-        for s in range(out_w):
-            j, weight = jw[s, 0], ww[s, 0]
-            for c in range(channels):
-                y[n, q, r, s, c] = weight * line[j, c]
-            for tw in range(1, jw.shape[1]):
-                j, weight = jw[s, tw], ww[s, tw]
+                if wd[q, td] * wh[r, th] != 0:
+                    starts[count] = n * steps[0] + jd[q, td] * steps[1] + jh[r, th] * steps[2]
+                    weights[count] = wd[q, td] * wh[r, th]
+                    count += 1
+        first = row * row_length
+        if count == 2 and terms == 2 and not few:
+            for s in range(out_w):
+                at, p0, p1 = first + s * channels, jw[0, s] * steps[3], jw[1, s] * steps[3]
+                i0, i1, j0, j1 = starts[0] + p0, starts[0] + p1, starts[1] + p0, starts[1] + p1
+                a0, a1, b0, b1 = weights[0] * ww[0, s], weights[0] * ww[1, s], weights[1] * ww[0, s], weights[1] * ww[1, s]
                 for c in range(channels):
-                    y[n, q, r, s, c] += weight * line[j, c]
+                    upper = a0 * x[uint64(i0 + c)] + a1 * x[uint64(i1 + c)]
+                    result[uint64(at + c)] = upper + (b0 * x[uint64(j0 + c)] + b1 * x[uint64(j1 + c)])
+            continue
+        line, start, step, scale = x, starts[0], steps[3], weights[0]  # one row is read where it lies
+        if count != 1 or few and step != channels:
+            line, start, step, scale = _weighted_sum(x, starts[:count], weights[:count], steps[3], width, channels), 0, channels, y.dtype.type(1)
+        if few:
+            for t in range(terms):
+                for i in range(row_length):
+                    term = scale * ww[t, i] * line[uint64(start + jw[t, i])]
+                    result[uint64(first + i)] = term + (result[uint64(first + i)] if t > 0 else 0)
+            continue
+        for s in range(out_w):
+            at = first + s * channels
+            for t in range(0, terms, 2):
+                a, i0 = scale * ww[t, s], start + jw[t, s] * step
+                if terms == 1:
+                    for c in range(channels):
+                        result[uint64(at + c)] = a * line[uint64(i0 + c)]
+                    continue
+                other = min(t + 1, terms - 1)
+                b, i1 = scale * ww[other, s] if other > t else 0 * scale, start + jw[other, s] * step
+                if t == 0:
+                    for c in range(channels):
+                        result[uint64(at + c)] = a * line[uint64(i0 + c)] + b * line[uint64(i1 + c)]
+                else:
+                    for c in range(channels):
+                        result[uint64(at + c)] += a * line[uint64(i0 + c)] + b * line[uint64(i1 + c)]
+
+
+@njit(cache=True)
+def _weighted_sum(x, starts, weights, step, width, channels):  # type: ignore[no-untyped-def]
+    """Rows of x, each `width` pixels apart by `step`, times their weights, added up in a line of pixels side by side."""
+    line = np.zeros(width * channels, x.dtype)
+    run = width * channels if step == channels else channels  # numbers side by side in x
+    for k in range(0, starts.size, 2):
+        other = min(k + 1, starts.size - 1)
+        a, b = weights[k], weights[other] if other > k else 0 * weights[k]
+        for i in range(width * channels // run):
+            at, i0, i1 = i * run, starts[k] + i * step, starts[other] + i * step
+            for c in range(run):
+                line[uint64(at + c)] += a * x[uint64(i0 + c)] + b * x[uint64(i1 + c)]
+    return line

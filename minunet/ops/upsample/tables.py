@@ -5,12 +5,17 @@ The gradient reads the transposed table, so it is the exact adjoint and a gather
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+_cached = lru_cache(maxsize=128)  # a network asks for the same few tables in every step
 
-class Table(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class Table:
     """source, weight: (outputs, terms). Outputs with fewer terms are filled up with weight 0."""
 
     source: np.ndarray[Any, Any]
@@ -22,6 +27,7 @@ def gather_table(source: np.ndarray[Any, Any]) -> Table:
     return Table(source.reshape(-1, 1).astype(np.int64), np.ones((source.size, 1)))
 
 
+@_cached
 def nearest_table(n: int, out: int, step: float, centre: float) -> Table:
     """y[i] = x[⌊step·(i + centre)⌋]    centre: 0 in mode 'nearest', 1/2 in 'nearest-exact'
 
@@ -35,21 +41,23 @@ def nearest_table(n: int, out: int, step: float, centre: float) -> Table:
     return gather_table(np.minimum(position.astype(np.int64), n - 1))
 
 
+@_cached
 def linear_table(n: int, out: int, step: float, align_corners: bool) -> Table:
     """y[i] = (1 − λ)·x[j] + λ·x[j + 1], j + λ = position of output i in the input
 
     position = i·(n − 1)/(out − 1) with align_corners (the centres of the outermost elements coincide),
-    else max(step·(i + ½) − ½, 0) (the outer edges of the outermost elements coincide).
+    else step·(i + ½) − ½, held between 0 and n − 1 (the outer edges of the outermost elements coincide).
     """
     if out == n:
         return gather_table(np.arange(n))
     i = np.arange(out)
-    position = i * ((n - 1) / max(out - 1, 1)) if align_corners else np.maximum(step * (i + 0.5) - 0.5, 0)
-    low = np.minimum(position.astype(np.int64), n - 1)
-    fraction = np.clip(position - low, 0, 1)
+    position = np.clip(i * ((n - 1) / max(out - 1, 1)) if align_corners else step * (i + 0.5) - 0.5, 0, n - 1)
+    low = position.astype(np.int64)
+    fraction = position - low
     return Table(np.stack([low, np.minimum(low + 1, n - 1)], axis=1), np.stack([1 - fraction, fraction], axis=1))
 
 
+@_cached
 def transposed(table: Table, n: int) -> Table:
     """The table of the adjoint, from outputs back to the n inputs."""
     used = table.weight != 0
@@ -61,4 +69,9 @@ def transposed(table: Table, n: int) -> Table:
     slot = np.arange(inputs.size) - np.repeat(np.cumsum(terms) - terms, terms)
     result = Table(np.zeros((n, max(terms.max(), 1)), np.int64), np.zeros((n, max(terms.max(), 1))))
     result.source[inputs, slot], result.weight[inputs, slot] = outputs, weights
-    return result
+    return _filled(result)
+
+
+def _filled(table: Table) -> Table:
+    """The same table, where a term of weight 0 reads what the first term reads: it may multiply no other NaN."""
+    return Table(np.where(table.weight == 0, table.source[:, :1], table.source), table.weight)
