@@ -4,6 +4,7 @@ A function that `torch.nn.functional` also has takes the same argument names, or
 """
 
 from minunet.ops.activation import elu, leaky_relu, prelu, relu, sigmoid, tanh
+from minunet.ops.cat import cat
 from minunet.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from minunet.ops.dropout import dropout, dropout1d, dropout2d, dropout3d
 from minunet.ops.elementwise import absolute as abs  # noqa: A004
@@ -21,7 +22,7 @@ from minunet.ops.norm import batch_norm, group_norm, instance_norm, layer_norm
 from minunet.ops.pad import pad
 from minunet.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from minunet.ops.reduce import max, mean, min, sum, var  # noqa: A004
-from minunet.ops.shape import broadcast_to, cat, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
+from minunet.ops.shape import broadcast_to, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
 from minunet.ops.softmax import log_softmax, softmax
 from minunet.ops.upsample import interpolate
 

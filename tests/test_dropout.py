@@ -6,6 +6,7 @@ import pytest
 import minunet as mu
 from minunet import Tensor, rng
 from minunet import functional as F
+from minunet.ops.dropout import cpu, ref
 
 
 def ones(*shape):
@@ -81,3 +82,56 @@ def test_exact_where_nothing_or_all_is_dropped():
     y.backward(np.ones(x.shape))
     assert not y.data.any()
     assert not x.grad.any()
+
+
+def test_philox_gives_the_published_numbers():
+    """The test vectors that come with the paper's program, Random123."""
+    low, pi = 0xFFFFFFFF, (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
+    for counter, key, want in (
+        ((0,) * 4, (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((low,) * 4, (low, low), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (pi, (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    ):
+        got = ref.philox([np.array([word], np.uint64) for word in counter], key)
+        assert tuple(int(word[0]) for word in got) == want
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (5, 70), (2, 3, 90), (2, 20, 13, 30), (1, 3, 4, 5, 6), (2, 3, 1, 1), (2,) * 6], ids=str)
+def test_every_kernel_set_draws_the_same_mask(shape):
+    x, key = np.zeros(shape, np.float32), 0xFEDCBA9876543210
+    for p in (0.3, 0.5):
+        assert np.array_equal(ref.draw(x, shape, key, p), cpu.draw(x, shape, key, p))
+
+
+def test_an_element_has_its_own_word():
+    """Element 64·b + 16·j + i, channels last, is decided by word j of counter 16·b + i."""
+    shape, key = (2, 3, 4, 7), 99
+    kept = np.moveaxis(ref.draw(np.zeros(1), shape, key, 0.5), 1, -1).ravel()
+    for e in range(kept.size):
+        counter = [np.array([16 * (e // 64) + e % 16], np.uint64), *(np.zeros(1, np.uint64),) * 3]
+        assert kept[e] == (ref.philox(counter, (key, 0))[e // 16 % 4][0] >= 2**31)
+
+
+def test_the_mask_does_not_depend_on_threads_or_memory_order():
+    numba = pytest.importorskip("numba")
+    x = np.ones((2, 24, 30, 40), np.float32)
+    orders = [x, np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1), np.ones((2, 48, 30, 40), np.float32)[:, ::2]]
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        for array in orders:
+            mu.manual_seed(7)
+            results.append(F.dropout(Tensor(array), 0.4).data)
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert all(np.array_equal(results[0], y) for y in results[1:])
+
+
+def test_a_nan_stays_one():
+    for kernel_set in ("ref", "cpu"):
+        with mu.use(kernel_set):
+            assert np.isnan(F.dropout(Tensor(np.full((2, 3, 4, 4), np.nan))).data).all()
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(TypeError, match="dropout needs floating-point numbers, got int64"):
+        F.dropout(Tensor(np.ones(3, np.int64)))

@@ -212,6 +212,15 @@ def channels_last(array: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1) if array.ndim > 2 else array.T.copy().T
 
 
+def some_channels(array: np.ndarray) -> np.ndarray:
+    """Channels of a wider buffer, channels last: what the gradient of a concatenation looks like."""
+    if array.ndim < 3:
+        return array
+    wide = np.full((array.shape[0], *array.shape[2:], array.shape[1] + 3), np.nan, array.dtype)
+    wide[..., 1:-2] = np.moveaxis(array, 1, -1)
+    return np.moveaxis(wide, -1, 1)[:, 1:-2]
+
+
 def backwards(array: np.ndarray) -> np.ndarray:
     """Negative strides on every axis."""
     turn = (slice(None, None, -1),) * array.ndim
@@ -224,7 +233,7 @@ def one_value(array: np.ndarray) -> np.ndarray:
 
 
 @every_sample
-@pytest.mark.parametrize("layout", [every_second, channels_last, backwards], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("layout", [every_second, channels_last, some_channels, backwards], ids=lambda f: f.__name__)
 def test_memory_layout_does_not_matter(case, index, sample, layout):
     for kernel_set in sets(case, index):
         got = run(case, sample, layout=layout, gy_layout=layout)

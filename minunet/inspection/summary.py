@@ -24,8 +24,9 @@ from minunet.inspection.receptive_field import PIXEL, Reach, union
 from minunet.kernels import use
 from minunet.nn import Module
 from minunet.nn.layers import _AvgPool, _BatchNorm, _Conv, _ConvTranspose, _Dropout, _InstanceNorm, _MaxPool
+from minunet.ops.cat import Concatenate
 from minunet.ops.pad import ConstantPad
-from minunet.ops.shape import Concatenate, Index
+from minunet.ops.shape import Index
 from minunet.shapes import ntuple, sizes_text, window_padding, window_span
 from minunet.tensor import Tensor
 

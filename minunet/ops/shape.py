@@ -1,4 +1,4 @@
-"""Operations that move elements without computing: reshape, permute, broadcast, index, concatenate, crop.
+"""Operations that move elements without computing: reshape, permute, broadcast, index, crop.
 
 The backward of each moves the gradient the opposite way.
 """
@@ -61,22 +61,6 @@ class Index(Function):
         else:
             xp.add.at(gx, ctx.index, gy)
         return gx
-
-
-class Concatenate(Function):
-    """y = inputs one after another along an axis    ∂input = its slice of ∂y"""
-
-    def forward(ctx, *inputs: Any, axis: int) -> Any:
-        ctx.axis = axis
-        return array_module(*inputs).concatenate(inputs, axis=axis)
-
-    def backward(ctx, gy: Any) -> tuple[Any, ...]:
-        grads, start = [], 0
-        for need, shape in zip(ctx.needs, ctx.shapes, strict=True):
-            stop = start + shape[ctx.axis]
-            grads.append(gy[(slice(None),) * ctx.axis + (slice(start, stop),)] if need else None)
-            start = stop
-        return tuple(grads)
 
 
 def _is_basic(index: Any) -> bool:
@@ -147,21 +131,6 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """x repeated to `shape` by NumPy's broadcasting rule."""
     return BroadcastTo.apply(x, shape=tuple(shape))
-
-
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors one after another along `dim`; all other sizes must agree.
-
-    In UNet: skip (N, C₁, H, W) and up-sampled (N, C₂, H, W) → (N, C₁ + C₂, H, W) with dim=1.
-    """
-    if not tensors:
-        raise ValueError("cat: expected at least one tensor, got none.")
-    axis = normalize_axis(dim, tensors[0].ndim, "cat")
-    rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in tensors]
-    if any(r != rest[0] for r in rest):
-        shapes = ", ".join(sizes_text(t.shape) for t in tensors)
-        raise ValueError(f"cat: sizes must agree on every axis but {axis}; got {shapes}. Crop or pad them to one size first.")
-    return Concatenate.apply(*tensors, axis=axis)
 
 
 def center_crop(x: Tensor, size: Sequence[int]) -> Tensor:

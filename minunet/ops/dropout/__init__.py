@@ -4,7 +4,8 @@ The division keeps the mean, so that nothing changes when it is switched off. `d
 for every channel of every sample, whole maps.
 
 The mask comes from a Philox generator of its own, whose 64-bit key is the one number drawn from the common stream: the mask
-depends on the seed and the shape alone, not on device, kernels or memory order, and how much a call draws does not depend on its size.
+depends on the seed and the shape alone, not on device, kernels, threads or memory order, and how much a call draws does not depend
+on its size. `ref.py` says which number decides about which element. The mask is kept for the backward, a byte for each k.
 """
 
 from __future__ import annotations
@@ -14,37 +15,32 @@ from typing import Any
 import numpy as np
 
 from minunet import rng
-from minunet.arrays import channels_first, device_of, to_device
+from minunet.arrays import is_float
 from minunet.autograd import Function
+from minunet.kernels import Kernels
 from minunet.ops.activation import refuse_inplace
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
+K = Kernels(__name__, "draw", "scale")
+
 
 class Dropout(Function):
-    """kept: k as booleans, of a shape that broadcasts to x's."""
+    """y = x·k/(1−p)    ∂x = ∂y·k/(1−p)
 
-    def forward(ctx, x: Any, *, kept: Any, p: float) -> Any:
-        ctx.scale = 1 / (1 - p) if p < 1 else 0.0
+    mask_shape: of k, the input's or one that broadcasts to it.
+    """
+
+    def forward(ctx, x: Any, *, p: float, mask_shape: tuple[int, ...]) -> Any:
+        key = int(rng.generator().integers(2**64, dtype=np.uint64))
+        kept = K.draw(x, mask_shape, key, p)
+        ctx.factor = 1 / (1 - p) if p < 1 else 0.0
         ctx.save(kept)
-        y = x * kept
-        y *= ctx.scale
-        return y
+        return K.scale(x, kept, ctx.factor)
 
     def backward(ctx, gy: Any) -> Any:
         (kept,) = ctx.saved
-        gx = gy * kept
-        gx *= ctx.scale
-        return gx
-
-
-def _draw(shape: tuple[int, ...], p: float) -> Any:
-    """Booleans, True with probability 1 − p, laid out in memory with axis 1 (the channels) last, as activations are."""
-    key = rng.generator().integers(2**64, dtype=np.uint64)
-    private = np.random.Generator(np.random.Philox(key=key))
-    if len(shape) < 3:
-        return private.random(shape, dtype=np.float32) >= p
-    return channels_first(private.random((shape[0], *shape[2:], shape[1]), dtype=np.float32) >= p)
+        return K.scale(gy, kept, ctx.factor)
 
 
 def _dropout(name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple[int, ...]) -> Tensor:
@@ -53,7 +49,9 @@ def _dropout(name: str, input: Tensor, p: float, training: bool, inplace: bool, 
         raise ValueError(f"{name}: p is the probability of dropping, between 0 and 1; got {p}.")
     if not training or p == 0:
         return input
-    return Dropout.apply(input, kept=to_device(_draw(mask_shape, p), device_of(input.data)), p=p)
+    if not is_float(input.data):
+        raise TypeError(f"{name} needs floating-point numbers, got {input.dtype}. Convert with .astype('float32').")
+    return Dropout.apply(input, p=p, mask_shape=mask_shape)
 
 
 def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, rank: int, layout: str) -> Tensor:

@@ -1,0 +1,79 @@
+"""Concatenation: y = inputs one after another along an axis    ∂input = its slice of ∂y
+
+In UNet: skip (N, C₁, H, W) and up-sampled (N, C₂, H, W) → (N, C₁ + C₂, H, W). Whoever makes the two may write them into one buffer,
+each into its own channels; then there is nothing left to do, and the result is the view over both. The gradients are views too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minunet.autograd import Function
+from minunet.kernels import Kernels
+from minunet.shapes import normalize_axis, sizes_text
+from minunet.tensor import Tensor
+
+K = Kernels(__name__, "concatenate")
+
+
+class Concatenate(Function):
+    """y = inputs one after another along an axis    ∂input = its slice of ∂y"""
+
+    def forward(ctx, *inputs: Any, axis: int) -> Any:
+        ctx.axis = axis
+        whole = side_by_side(inputs, axis)
+        return K.concatenate(*inputs, axis=axis) if whole is None else whole
+
+    def backward(ctx, gy: Any) -> tuple[Any, ...]:
+        grads, start = [], 0
+        for need, shape in zip(ctx.needs, ctx.shapes, strict=True):
+            stop = start + shape[ctx.axis]
+            grads.append(gy[(slice(None),) * ctx.axis + (slice(start, stop),)] if need else None)
+            start = stop
+        return tuple(grads)
+
+
+def side_by_side(arrays: Sequence[Any], axis: int) -> Any:
+    """The view over arrays that lie one after another along `axis` in one buffer already; None where they do not. NumPy only.
+
+    They do if all have the same strides and each begins where the one before it would go on. Then each element of the view is an
+    element of one of them: nothing else is read. All must be views of one array, which the result keeps alive; neighbours by chance
+    would not be.
+    """
+    first = arrays[0]
+    if not all(isinstance(a, np.ndarray) and a.size for a in arrays):
+        return None
+    if any(a.dtype != first.dtype or a.strides != first.strides or _owner(a) is not _owner(first) for a in arrays):
+        return None
+    step, address = first.strides[axis], first.ctypes.data
+    for a in arrays:
+        if a.ctypes.data != address:
+            return None
+        address += a.shape[axis] * step
+    shape = (*first.shape[:axis], sum(a.shape[axis] for a in arrays), *first.shape[axis + 1 :])
+    return np.lib.stride_tricks.as_strided(first, shape, first.strides, writeable=all(a.flags.writeable for a in arrays))
+
+
+def _owner(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array whose memory it is, below all views."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors one after another along `dim`; all other sizes must agree.
+
+    In UNet: skip (N, C₁, H, W) and up-sampled (N, C₂, H, W) → (N, C₁ + C₂, H, W) with dim=1.
+    """
+    if not tensors:
+        raise ValueError("cat: expected at least one tensor, got none.")
+    axis = normalize_axis(dim, tensors[0].ndim, "cat")
+    rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in tensors]
+    if any(r != rest[0] for r in rest):
+        shapes = ", ".join(sizes_text(t.shape) for t in tensors)
+        raise ValueError(f"cat: sizes must agree on every axis but {axis}; got {shapes}. Crop or pad them to one size first.")
+    return Concatenate.apply(*tensors, axis=axis)
