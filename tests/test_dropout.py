@@ -96,7 +96,9 @@ def test_philox_gives_the_published_numbers():
         assert tuple(int(word[0]) for word in got) == want
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (5, 70), (2, 3, 90), (2, 20, 13, 30), (1, 3, 4, 5, 6), (2, 3, 1, 1), (2,) * 6], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (3,), (0, 3), (5, 70), (2, 3, 90), (2, 20, 13, 30), (1, 3, 4, 5, 6), (2, 3, 1, 1), (2,) * 6], ids=str
+)
 def test_every_kernel_set_draws_the_same_mask(shape):
     x, key = np.zeros(shape, np.float32), 0xFEDCBA9876543210
     for p in (0.3, 0.5):

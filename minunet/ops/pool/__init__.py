@@ -23,7 +23,7 @@ import numpy as np
 from minunet.arrays import array_module, is_float
 from minunet.autograd import Function
 from minunet.kernels import Kernels
-from minunet.ops.pool.windows import Windows
+from minunet.ops.pool.windows import Windows, average_tables
 from minunet.ops.shape import squeeze, unsqueeze
 from minunet.ops.upsample import Resample
 from minunet.shapes import check_rank
@@ -49,7 +49,7 @@ class MaxPool(Function):
 class AveragePool(Resample):
     """y[n,c,p] = Σ_k x[n,c,s·p+k−b] / m[p]    ∂x: each ∂y[n,c,p]/m[p] goes to all elements of its window
 
-    A window is one window on each axis, and m is a product of sizes: this is resampling with the tables of `Windows.averages`.
+    A window is one window on each axis, and m is a product of sizes: this is resampling with the tables of `average_tables`.
     """
 
 
@@ -104,7 +104,7 @@ def _avg_pool(
     if divisor_override == 0:
         raise ValueError(f"{name}: divisor_override divides the sum of each window, it must not be 0.")
     windows = Windows.over(name, _spatial(name, rank, x), kernel_size, stride, padding, 1, ceil_mode)
-    return _apply(name, AveragePool, rank, x, tables=windows.averages(count_include_pad and padding != "same", divisor_override))
+    return _apply(name, AveragePool, rank, x, tables=average_tables(windows, count_include_pad and padding != "same", divisor_override))
 
 
 def max_pool1d(

@@ -16,8 +16,7 @@ from minunet import memory
 from minunet.arrays import channels_first, channels_last_volume, in_place
 from minunet.ops.pool.ref import lowest, winner_dtype
 from minunet.ops.pool.windows import Windows
-
-FEW_CHANNELS = 8  # fewer do not fill a vector
+from minunet.ops.upsample.cpu import FEW_CHANNELS
 
 
 def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:

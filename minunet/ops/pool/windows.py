@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,21 +57,23 @@ class Windows:
             for n, out, k, s, b, d in zip(self.spatial, self.outputs, self.kernel, self.stride, self.before, self.dilation, strict=True)
         )
 
-    def averages(self, include_padding: bool, divisor: int | None) -> tuple[Table, ...]:
-        """The mean of each window as tables, one for each axis; what hangs over the padded input is never counted.
 
-        divisor: divides the sum of each window instead of the number of its elements.
-        """
-        tables = []
-        for axis, (n, out, k, s, (before, after)) in enumerate(
-            zip(self.spatial, self.outputs, self.kernel, self.stride, self.padding, strict=True)
-        ):
-            place = s * np.arange(out)[:, None] - before + np.arange(k)
-            low, high = (-before, n + after) if include_padding else (0, n)
-            if divisor is None:
-                size = ((low <= place) & (place < high)).sum(axis=1, keepdims=True)
-            else:
-                size = np.full((out, 1), divisor if axis == 0 else 1)
-            inside = (0 <= place) & (place < n)
-            tables.append(Table(np.clip(place, 0, n - 1), np.where(inside, 1 / size, 0)))
-        return tuple(tables)
+@lru_cache(maxsize=128)  # a network asks for the same few in every step
+def average_tables(windows: Windows, include_padding: bool, divisor: int | None) -> tuple[Table, ...]:
+    """The mean of each window as tables, one for each axis; what hangs over the padded input is never counted.
+
+    divisor: divides the sum of each window instead of the number of its elements.
+    """
+    tables = []
+    for axis, (n, out, k, s, (before, after)) in enumerate(
+        zip(windows.spatial, windows.outputs, windows.kernel, windows.stride, windows.padding, strict=True)
+    ):
+        place = s * np.arange(out)[:, None] - before + np.arange(k)
+        low, high = (-before, n + after) if include_padding else (0, n)
+        if divisor is None:
+            size = ((low <= place) & (place < high)).sum(axis=1, keepdims=True)
+        else:
+            size = np.full((out, 1), divisor if axis == 0 else 1)
+        inside = (place >= 0) & (place < n)
+        tables.append(Table(np.clip(place, 0, n - 1), np.where(inside, 1 / size, 0)))
+    return tuple(tables)

@@ -60,8 +60,9 @@ def _resample(x, steps, width, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[
                     result[uint64(at + c)] = upper + (b0 * x[uint64(j0 + c)] + b1 * x[uint64(j1 + c)])
             continue
         line, start, step, scale = x, starts[0], steps[3], weights[0]  # one row is read where it lies
-        if count != 1 or few and step != channels:
-            line, start, step, scale = _weighted_sum(x, starts[:count], weights[:count], steps[3], width, channels), 0, channels, y.dtype.type(1)
+        if count != 1 or (few and step != channels):
+            line = _weighted_sum(x, starts[:count], weights[:count], steps[3], width, channels)
+            start, step, scale = 0, channels, y.dtype.type(1)
         if few:
             for t in range(terms):
                 for i in range(row_length):
