@@ -360,6 +360,50 @@ def check(
     raise typer.Exit(1 if wrong else 0)
 
 
+@app.command()
+def bench(
+    what: Annotated[str | None, typer.Argument(metavar="WHAT", help="ops, unet, models or accuracy; all four without it.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes and few runs: that it works, not how fast it is.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads of both sides. [dim]\\[default: 1, then 2][/]")] = None,
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Rows whose name or shape holds this text, such as 'max pool'.")] = "",
+    avx2: Annotated[bool, typer.Option("--avx2", help="Both sides as on a processor without AVX-512.")] = False,
+    rivals: Annotated[bool, typer.Option("--rivals", help="Also torch.compile and Keras on JAX, for whole networks.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder for results as JSON, and the roofline plot.")] = Path("minunet-bench"),
+) -> None:
+    """Time operations and whole networks beside PyTorch on this machine.
+
+    [dim]minunet bench ops --threads 2 --only "conv 3×3"[/]
+    """
+    from minunet.bench import measure, report, session
+
+    if only and not what:
+        raise ValueError("--only chooses rows of one benchmark: say which, ops, unet, models or accuracy.")
+    counts = (threads,) if threads is not None else tuple(range(1, min(2, measure.cores()) + 1))
+    requests = [session.Request(name, counts, quick, only, avx2, rivals) for name in ([what] if what else session.BENCHMARKS)]
+    for request in requests:
+        session.check(request)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    if not session.has_torch():
+        _say(console, "PyTorch is not installed, so minunet is measured alone: pip install torch to compare.")
+    for request in requests:
+        with console.status(f"{request.name}: starting …") as status:
+            runs, rows = session.measure(request, status.update)
+        for run in runs:
+            _say(console, f"\n{session.BENCHMARKS[request.benchmark]}: {report.heading(run)}")
+            console.print(report.table(run, rows))
+        measure.write(out / f"{request.name}.json", {"benchmark": request.name, "quick": quick, "only": only, "runs": runs}, rows)
+        _say(console, f"{out / request.name}.json")
+        if request.benchmark == "ops":
+            report.draw_roofline(runs[-1], rows, out / f"{request.name}-roofline.png")
+            _say(console, f"{out / request.name}-roofline.png")
+    if session.has_torch() and what != "accuracy":
+        _say(
+            console,
+            "ratio: PyTorch's time in its faster memory order divided by ours; the median of paired runs ± half their quartiles' distance.",
+        )
+
+
 _REASONS = {
     "finished": "all epochs are done",
     "time": "another epoch would not fit into the time limit",

@@ -19,7 +19,7 @@ from PIL import Image as Picture
 from minunet import cli
 
 TINY = ["--epochs", "1", "--batch-size", "2", "--crop", "16", "--base-channels", "2", "--depth", "1"]
-COMMANDS = ["demo", "train", "evaluate", "predict", "summary", "check"]
+COMMANDS = ["demo", "train", "evaluate", "predict", "summary", "check", "bench"]
 
 
 class Said:

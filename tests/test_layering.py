@@ -18,7 +18,7 @@ LAYERS = [
     {"ops", "functional", "__init__"},
     {"nn", "optim", "losses", "metrics", "checkpoint", "testing"},
     {"models", "data", "inspection"},
-    {"train", "inference", "tomography", "explore", "cli", "__main__"},
+    {"train", "inference", "tomography", "explore", "bench", "cli", "__main__"},
 ]
 
 

@@ -1,0 +1,254 @@
+"""Whole networks: a training step (forward, cross-entropy, backward, Adam), prediction, the memory of a step, and how right both are."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minunet import Tensor, losses, manual_seed, no_grad, optim
+from minunet.bench.measure import Contestant, Effort, compare, medians, relative_error, take_turns
+from minunet.bench.ops import FORMATS
+from minunet.bench.rivals import keras_unet, load, torch_unet
+from minunet.inspection import summary
+from minunet.models import UNet
+from minunet.nn import Module
+
+CLASSES = 2
+SIDES = ("ours", *FORMATS)
+
+
+@dataclass(frozen=True)
+class Network:
+    """ours() → a minunet network; theirs(torch) → the same in PyTorch under the same names, None where nobody wrote it.
+
+    shape: the input's, (N, C, *spatial). keras: the arguments of `keras_unet`, where Keras is measured too.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    ours: Callable[[], Module]
+    theirs: Callable[[Any], Any] | None = None
+    keras: dict[str, Any] | None = field(default=None)
+
+    @property
+    def size(self) -> str:
+        return "×".join(map(str, self.shape))
+
+
+def unet(shape: tuple[int, ...], name: str = "UNet", **options: Any) -> Network:
+    """A UNet of these options, here and in PyTorch, and in Keras where it is the plain one."""
+    options = {"rank": len(shape) - 2, **options}
+    plain = {"base_channels", "depth", "rank"}
+    return Network(
+        f"{name}, base {options['base_channels']}",
+        shape,
+        lambda: UNet(shape[1], CLASSES, **options),
+        lambda torch: torch_unet(torch, shape[1], CLASSES, **options),
+        {k: v for k, v in options.items() if k != "rank"} if set(options) <= plain else None,
+    )
+
+
+UNETS = (
+    unet((4, 1, 128, 128), base_channels=16),
+    unet((2, 1, 256, 256), base_channels=32),
+    unet((1, 1, 256, 256), base_channels=64),
+    unet((1, 1, 64, 64, 64), "UNet 3D", base_channels=16, depth=3),
+    unet((2, 1, 256, 256), "UNet, batch norm", base_channels=32, norm="batch"),
+)
+
+MODELS = (  # a further network is one line
+    unet((2, 1, 256, 256), "UNet, instance norm", base_channels=32, norm="instance"),
+    unet((2, 1, 256, 256), "UNet, group norm", base_channels=32, norm="group"),
+    unet((2, 1, 256, 256), "UNet, nearest up", base_channels=32, up="nearest"),
+    unet((2, 1, 256, 256), "UNet, bilinear up", base_channels=32, up="bilinear"),
+    unet((2, 1, 256, 256), "UNet, depth 3", base_channels=32, depth=3),
+    unet((2, 1, 256, 256), "UNet, depth 5", base_channels=32, depth=5),
+    unet((2, 3, 256, 256), "UNet, colour", base_channels=32),
+    unet((1, 1, 64, 64, 64), "UNet 3D, batch norm", base_channels=16, depth=3, norm="batch"),
+)
+
+QUICK_UNETS = (
+    unet((1, 1, 32, 32), base_channels=8, depth=2),
+    unet((1, 1, 8, 8, 8), "UNet 3D, batch norm", base_channels=8, depth=1, norm="batch"),
+)
+QUICK_MODELS = (unet((1, 1, 32, 32), "UNet, group norm, nearest up", base_channels=8, depth=2, norm="group", up="nearest"),)
+
+
+def data(network: Network) -> tuple[Any, Any]:
+    """Images of noise and a target of random classes: the arithmetic is the same for all images."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(network.shape, np.float32)
+    return x, rng.integers(0, CLASSES, (network.shape[0], *network.shape[2:]))
+
+
+# ---- time ----
+
+
+def rows(
+    networks: tuple[Network, ...],
+    torch: Any,
+    effort: Effort,
+    peaks: dict[str, float],
+    only: str = "",
+    keras: Any = None,
+    compiled: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """A row for training and one for prediction of each network.
+
+    torch: the module, or None. keras: the module, or None to leave it out. compiled: also torch.compile, where there is a C++ compiler.
+    """
+    for network in networks:
+        if only not in f"{network.name} {network.size}":
+            continue
+        macs = summary(network.ours(), network.shape).macs
+        sides = _contestants(network, torch, keras, compiled)
+        errors = _errors(network, torch)
+        for mode, flops in (("training", 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
+            times = take_turns({name: side[mode] for name, side in sides.items()}, effort)
+            seconds = medians(times)
+            gflops = flops / seconds["ours"] / 1e9
+            yield {
+                "network": network.name,
+                "shape": network.size,
+                "mode": mode,
+                "flops": flops,
+                "seconds": seconds,
+                **compare(times, "ours", list(FORMATS)),
+                "gflops": gflops,
+                "share": gflops / peaks["gflops"],
+                **(errors if mode == "training" else {}),
+            }
+
+
+def _contestants(network: Network, torch: Any, keras: Any, compiled: bool) -> dict[str, dict[str, Contestant]]:
+    sides = {"ours": _ours(network)}
+    if torch is not None and network.theirs is not None:
+        sides |= {name: _torch(network, torch, name) for name in FORMATS}
+        if compiled and (shutil.which("g++") or shutil.which("clang++")):
+            sides["torch.compile"] = _torch(network, torch, "torch", torch.compile)
+    if keras is not None and network.keras is not None:
+        sides["Keras on JAX"] = _keras(network, keras)
+    return sides
+
+
+def _ours(network: Network) -> dict[str, Contestant]:
+    manual_seed(0)
+    model = network.ours()
+    optimizer = optim.Adam(model.parameters())
+    x, target = data(network)
+
+    def step(_: Any) -> None:
+        model.train()
+        optimizer.zero_grad()
+        losses.cross_entropy(model(Tensor(x)), target).backward()
+        optimizer.step()
+
+    def predict(_: Any) -> Any:
+        model.eval()
+        with no_grad():
+            return model(Tensor(x)).data
+
+    return {"training": Contestant(step), "prediction": Contestant(predict)}
+
+
+def _torch(network: Network, torch: Any, name: str, wrap: Callable[[Any], Any] = lambda model: model) -> dict[str, Contestant]:
+    assert network.theirs is not None
+    order = torch.contiguous_format
+    if name == "torch channels-last":
+        order = torch.channels_last if len(network.shape) == 4 else torch.channels_last_3d
+    manual_seed(0)
+    model = load(network.theirs(torch), network.ours(), torch).to(memory_format=order)
+    optimizer = torch.optim.Adam(model.parameters())
+    called = wrap(model)
+    x, target = (torch.from_numpy(a) for a in data(network))
+    x = x.contiguous(memory_format=order)
+
+    def step(_: Any) -> None:
+        model.train()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(called(x), target).backward()
+        optimizer.step()
+
+    def predict(_: Any) -> Any:
+        model.eval()
+        with torch.no_grad():
+            return called(x)
+
+    return {"training": Contestant(step), "prediction": Contestant(predict)}
+
+
+def _keras(network: Network, keras: Any) -> dict[str, Contestant]:
+    x, target = data(network)
+    x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    model = keras_unet(keras, x.shape[1:], CLASSES, **(network.keras or {}))
+    return {
+        "training": Contestant(lambda _: model.train_on_batch(x, target)),
+        "prediction": Contestant(lambda _: model.predict_on_batch(x)),
+    }
+
+
+# ---- are both right? ----
+
+
+def _errors(network: Network, torch: Any) -> dict[str, Any]:
+    """How far loss and gradient, in float32 and with the same weights, are from PyTorch's in float64. Nothing without PyTorch.
+
+    A ReLU or a maximum that is decided otherwise changes a gradient by more than rounding does, on both sides.
+    """
+    if torch is None or network.theirs is None:
+        return {}
+    manual_seed(0)
+    ours = network.ours()
+    x, target = data(network)
+    loss = losses.cross_entropy(ours(Tensor(x)), target)
+    loss.backward()
+    found = {"ours": (loss.item(), {name: p.grad for name, p in ours.named_parameters()})}
+    for name, dtype in (("torch", torch.float32), ("exact", torch.float64)):
+        manual_seed(0)
+        theirs = load(network.theirs(torch), network.ours(), torch).to(dtype)
+        value = torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x).to(dtype)), torch.from_numpy(target))
+        value.backward()
+        found[name] = (value.item(), {n: p.grad.numpy() for n, p in theirs.named_parameters()})
+    exact_loss, exact = found.pop("exact")
+    return {
+        "loss_error": {name: abs(value - exact_loss) / abs(exact_loss) for name, (value, _) in found.items()},
+        "gradient_error": {name: relative_error([g[n] for n in exact], list(exact.values())) for name, (_, g) in found.items()},
+    }
+
+
+# ---- memory ----
+
+
+def memory(network: Network, side: str, torch: Any, steps: int = 3) -> float:
+    """MiB at the peak of training in this process, above what weights, data and libraries take before the first step. Linux only.
+
+    The weights' gradients and Adam's moments are part of it. A small network trains first, so that compiling is not.
+    """
+    make = _ours if side == "ours" else lambda net: _torch(net, torch, side)
+    small = unet((1, network.shape[1], *(16,) * (len(network.shape) - 2)), base_channels=4, depth=1)
+    make(small)["training"].run(None)
+    step = make(network)["training"].run
+    gc.collect()
+    before = _forget_peak()
+    for _ in range(steps):
+        step(None)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _forget_peak() -> int:
+    """KiB in use; what was used before no longer counts as the peak, where the system lets us say so."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _status("VmHWM")
+    return _status("VmRSS")
+
+
+def _status(entry: str) -> int:
+    return int(Path("/proc/self/status").read_text().partition(f"{entry}:")[2].split()[0])

@@ -1,0 +1,380 @@
+"""Every operation of a UNet, at the sizes it has there: ours against PyTorch's, forward and each gradient.
+
+A row is described once, by the layer's constructor, for minunet.nn and torch.nn have the same: `lambda nn: nn.Conv2d(64, 64, 3)`.
+Work is counted by formula: `flops` are those of the definition, however a kernel computes it; `bytes` is the least traffic, each
+array read or written once. Both are the same for all contestants.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minunet import Tensor, losses, manual_seed, nn, no_grad, optim, recording, use
+from minunet import functional as F
+from minunet.autograd import Function
+from minunet.bench.measure import QUICK, Contestant, Effort, compare, medians, take_turns
+from minunet.models import UNet
+from minunet.shapes import sizes_text
+
+Shape = tuple[int, ...]
+Maker = Callable[[Any], Any]
+
+FORMATS = ("torch", "torch channels-last")
+REF_LIMIT = 2.0  # seconds: beyond, the definition is not timed
+NETS = ((4, 16, 128), (2, 32, 256), (1, 64, 256))  # (images, channels at the top, size): the UNets whose layers are timed
+QUICK_NETS = ((1, 16, 32),)
+
+
+@dataclass(frozen=True)
+class Work:
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation at one size.
+
+    ours, theirs: from minunet.nn or from torch to a function of the inputs; theirs=None: the same constructor on torch.nn.
+    work: 'forward' and the gradients to measure: 'grad_x' and 'grad_w' apart, or all in one as 'backward'.
+    image: the inputs come from outside, channels first, and not from a layer before.
+    """
+
+    operation: str
+    shape: str
+    inputs: tuple[Shape, ...]
+    work: dict[str, Work]
+    ours: Maker
+    theirs: Maker | None = None
+    image: bool = False
+
+    def their_function(self, torch: Any) -> Any:
+        return self.ours(torch.nn) if self.theirs is None else self.theirs(torch)
+
+
+# ---- the table ----
+
+
+def table(quick: bool = False) -> Iterator[Op]:
+    """All rows; quick: one small network's."""
+    for images, base, size in QUICK_NETS if quick else NETS:
+        yield from _unet_convolutions(images, base, size)
+        yield from _on_logits(images, size)
+    shapes = [(4, 16, 128), (2, 32, 256), (1, 64, 256), (1, 256, 64), (1, 1024, 16)] if not quick else [(1, 16, 32)]
+    for images, channels, size in shapes:
+        yield from _on_activations((images, channels, size, size))
+    yield from _volumes((16, 32)[: 1 if quick else 2], 16 if quick else 64)
+
+
+def _unet_convolutions(images: int, base: int, size: int, depth: int = 4) -> Iterator[Op]:
+    """Every convolution of one UNet, each shape once."""
+    for channels in (1, 3):
+        yield conv((images, channels, size, size), base, 3, padding=1)
+    for level in range(depth + 1):
+        c, s = base << level, size >> level
+        if level:
+            yield conv((images, c // 2, s, s), c, 3, padding=1)
+        yield conv((images, c, s, s), c, 3, padding=1)
+        if level < depth:
+            yield conv((images, 2 * c, s, s), c, 3, padding=1, name="conv 3×3 of cat")
+    for level in range(depth, 0, -1):
+        c, s = base << level, size >> level
+        yield conv_transpose((images, c, s, s), c // 2, 2, stride=2)
+    yield conv_transpose((images, 2 * base, size // 2, size // 2), base, 3, stride=2, padding=1, output_padding=1)
+    yield conv((images, 2 * base, size, size), base, 2, padding="same")
+    yield conv((images, base, size, size), 2, 1)
+
+
+def _volumes(channels: tuple[int, ...], size: int) -> Iterator[Op]:
+    yield conv((1, 1, *(size,) * 3), channels[0], 3, padding=1)
+    for level in range(3):
+        c, s = channels[0] << level, size >> level
+        yield conv((1, c, *(s,) * 3), c, 3, padding=1)
+        if level == 0:
+            yield conv((1, 2 * c, *(s,) * 3), c, 3, padding=1, name="conv 3×3×3 of cat")
+    for c in channels:
+        yield conv((1, c, *(size // 2,) * 3), c, 5, padding=2)
+        yield conv_transpose((1, 2 * c, *(size // 2,) * 3), c, 2, stride=2)
+    yield from _on_activations((1, channels[0], *(size,) * 3))
+
+
+def conv(x: Shape, outputs: int, k: int, *, name: str = "", padding: int | str = 0) -> Op:
+    """A convolution that keeps the size. In each of the three sums every output meets every tap of every input channel once."""
+    rank = len(x) - 2
+    taps, pixels = k**rank, x[0] * math.prod(x[2:])
+    arrays = pixels * x[1] + outputs * x[1] * taps + pixels * outputs
+    work = Work(2 * pixels * outputs * x[1] * taps, 4 * arrays)
+    return Op(
+        name or f"conv {sizes_text((k,) * rank)}",
+        f"{_shape_text(x)}, {x[1]} → {outputs}",
+        (x,),
+        {"forward": work, "grad_x": work, "grad_w": work},
+        lambda nn: getattr(nn, f"Conv{rank}d")(x[1], outputs, k, padding=padding),
+        image=x[1] in (1, 3),
+    )
+
+
+def conv_transpose(x: Shape, outputs: int, k: int, **options: int) -> Op:
+    """Doubles the size: every input meets every tap of every output channel."""
+    rank = len(x) - 2
+    pixels, taps = x[0] * math.prod(x[2:]), k**rank
+    arrays = pixels * x[1] + outputs * x[1] * taps + 2**rank * pixels * outputs
+    work = Work(2 * pixels * outputs * x[1] * taps, 4 * arrays)
+    return Op(
+        f"up-conv {sizes_text((k,) * rank)}/2",
+        f"{_shape_text(x)}, {x[1]} → {outputs}",
+        (x,),
+        {"forward": work, "grad_x": work, "grad_w": work},
+        lambda nn: getattr(nn, f"ConvTranspose{rank}d")(x[1], outputs, k, **options),
+    )
+
+
+def _on_activations(x: Shape) -> Iterator[Op]:
+    """What works on maps of many channels. Counted are additions, products, comparisons, roots, exponentials: one each, for an element."""
+    rank, channels, n = len(x) - 2, x[1], math.prod(x)
+    small, big = n / 2**rank, n * 2**rank
+    groups = math.gcd(8, channels)
+
+    def op(operation: str, forward: Work, backward: Work, ours: Maker) -> Op:
+        return Op(operation, f"{_shape_text(x)}, {channels}", (x,), {"forward": forward, "backward": backward}, ours)
+
+    def numbers(flops: float, floats: float) -> Work:
+        return Work(flops, 4 * floats)
+
+    yield op(
+        "max pool" + (" 3D" if rank == 3 else ""),
+        numbers((2**rank - 1) * small, n + small),
+        numbers(0, small + n),
+        lambda nn: getattr(nn, f"MaxPool{rank}d")(2),
+    )
+    if n <= 1 << 22:  # their output is four or eight times as large
+        linear, terms = ("bilinear", 7) if rank == 2 else ("trilinear", 15)
+        yield op("nearest up", numbers(0, n + big), numbers(big, n + big), lambda nn: nn.Upsample(scale_factor=2, mode="nearest"))
+        yield op(
+            f"{linear} up",
+            numbers(terms * big, n + big),
+            numbers(terms * big, n + big),
+            lambda nn: nn.Upsample(scale_factor=2, mode=linear),
+        )
+    yield op("ReLU", numbers(n, 2 * n), numbers(n, 3 * n), lambda nn: nn.ReLU())
+    norms: dict[str, Maker] = {
+        "batch": lambda nn: getattr(nn, f"BatchNorm{rank}d")(channels),
+        "instance": lambda nn: getattr(nn, f"InstanceNorm{rank}d")(channels, affine=True),
+        "group": lambda nn: nn.GroupNorm(groups, channels),
+    }
+    for name, norm in norms.items():
+        yield op(f"{name} norm", numbers(6 * n, 2 * n), numbers(9 * n, 3 * n), norm)
+    yield op("batch norm + ReLU", numbers(7 * n, 2 * n), numbers(10 * n, 4 * n), lambda nn: nn.Sequential(norms["batch"](nn), nn.ReLU()))
+    yield op("dropout", numbers(2 * n, 2.25 * n), numbers(2 * n, 2.25 * n), lambda nn: nn.Dropout(0.5))
+    yield Op(
+        "concatenate",
+        f"{_shape_text(x)}, {channels}",
+        (x, x),
+        {"forward": numbers(0, 4 * n)},  # its gradient is two views of ∂y, no work
+        lambda _: lambda a, b: F.cat([a, b], dim=1),
+        lambda torch: lambda a, b: torch.cat([a, b], dim=1),
+    )
+
+
+def _on_logits(images: int, size: int) -> Iterator[Op]:
+    """The losses, for two classes, and for one logit a pixel where the name says so."""
+    target = np.random.default_rng(1).integers(0, 2, (images, size, size))
+    pixels = target.size
+
+    def op(operation: str, channels: int, flops: tuple[float, float], ours: Any, theirs: Maker) -> Op:
+        x = (images, channels, size, size)
+        arrays = 4 * channels + target.itemsize  # bytes a pixel: the logits, and the target's int64
+        work = {
+            "forward": Work(flops[0] * channels * pixels, arrays * pixels),
+            "backward": Work(flops[1] * channels * pixels, (arrays + 4 * channels) * pixels),
+        }
+        return Op(operation, f"{_shape_text(x)}, {channels}", (x,), work, lambda _: lambda z: ours(z, target), theirs)
+
+    def cross_entropy(torch: Any) -> Any:
+        truth = torch.from_numpy(target)
+        return lambda z: torch.nn.functional.cross_entropy(z, truth)
+
+    def binary_cross_entropy(torch: Any) -> Any:
+        truth = torch.from_numpy(target.astype(np.float32))
+        return lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z[:, 0], truth)
+
+    def dice(torch: Any) -> Any:
+        g = torch.from_numpy(target.astype(np.float32))
+
+        def loss(z: Any) -> Any:
+            p = torch.softmax(z, 1)[:, 1]
+            over = ((2 * (p * g).sum((1, 2)) + 1) / (p.sum((1, 2)) + g.sum((1, 2)) + 1)).mean()
+            return 1 - over
+
+        return loss
+
+    yield op("cross-entropy", 2, (5, 3), losses.cross_entropy, cross_entropy)
+    yield op("binary cross-entropy", 1, (6, 4), losses.cross_entropy, binary_cross_entropy)
+    yield op("Dice", 2, (8, 5), losses.dice_loss, dice)
+
+
+def _shape_text(x: Shape) -> str:
+    """(2, 64, 256, 256) → '2×256²'."""
+    rank = len(x) - 2
+    return f"{x[0]}×{x[2]}{' ²³'[rank - 1].strip()}"
+
+
+# ---- measuring ----
+
+
+class _Before(Function):
+    """Stands for the network before: hands on `array`, takes its gradient and keeps nothing of it."""
+
+    def forward(ctx, seed: Any, *, array: Any) -> Any:
+        return array
+
+    def backward(ctx, gy: Any) -> Any:
+        return np.zeros(1, gy.dtype)
+
+
+def rows(torch: Any, effort: Effort, peaks: dict[str, float], only: str = "") -> Iterator[dict[str, Any]]:
+    """Measures the table. torch: the module, or None to measure ours alone. only: rows whose operation or shape holds this text."""
+    for op in table(quick=effort is QUICK):
+        if only in f"{op.operation} {op.shape}":
+            for direction, work in op.work.items():
+                yield measured(op, direction, work, torch, effort, peaks)
+    for base in (4,) if effort is QUICK else (16, 64):
+        if only in f"Adam UNet, base {base}":
+            yield _adam(base, torch, effort, peaks)
+
+
+def measured(op: Op, direction: str, work: Work, torch: Any, effort: Effort, peaks: dict[str, float]) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape, np.float32) for shape in op.inputs]
+    manual_seed(0)
+    contestants = {"cpu": our_contestant(op, direction, inputs)}
+    if torch is not None:
+        torch.manual_seed(0)
+        contestants |= {name: torch_contestant(op, direction, inputs, torch, last=name != "torch") for name in FORMATS}
+    times = take_turns(contestants, effort)
+    reference = _definition(op, direction, inputs)
+    extra = {} if reference is None else {"ref": [reference]}
+    return row({"operation": op.operation, "shape": op.shape, "direction": direction}, work, times, extra, peaks)
+
+
+def row(
+    labels: dict[str, str], work: Work, times: dict[str, list[float]], extra: dict[str, list[float]], peaks: dict[str, float]
+) -> dict[str, Any]:
+    """One row of results. share: the time that the machine's limits allow, by arithmetic or by traffic, divided by ours."""
+    seconds = float(np.median(times["cpu"]))
+    limit = max(work.flops / peaks["gflops"], work.bytes / peaks["gbytes"]) / 1e9
+    return {
+        **labels,
+        "flops": work.flops,
+        "bytes": work.bytes,
+        "seconds": medians(times | extra),
+        **compare(times, "cpu", list(FORMATS)),
+        "gflops": work.flops / seconds / 1e9,
+        "gbytes": work.bytes / seconds / 1e9,
+        "share": limit / seconds,
+    }
+
+
+def our_contestant(op: Op, direction: str, arrays: list[Any]) -> Contestant:
+    """The inputs lie in memory as a layer before leaves them, channels last."""
+    function = op.ours(nn)
+    parameters = list(function.parameters()) if isinstance(function, nn.Module) else []
+    inputs = [a if op.image else np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in arrays]
+    if direction == "forward":
+
+        def forward(_: Any) -> Any:
+            with no_grad():
+                return function(*map(Tensor, inputs))
+
+        return Contestant(forward)
+    for p in parameters:
+        p.requires_grad = direction != "grad_x"
+    gy: list[Any] = []
+
+    def prepare() -> Any:
+        seed = Tensor(np.zeros(1, np.float32), requires_grad=direction != "grad_w")
+        y = function(*(_Before.apply(seed, array=a) for a in inputs))
+        if not gy:
+            gy.append(_output_gradient(y.data))
+        return y
+
+    def backward(y: Any) -> None:
+        y.backward(gy[0])
+        for p in parameters:
+            p.grad = None
+
+    return Contestant(backward, prepare)
+
+
+def _output_gradient(y: Any) -> Any:
+    """Random, in the memory order of y."""
+    gy = np.empty_like(y)
+    gy[...] = np.random.default_rng(2).standard_normal(y.shape, np.float32)
+    return gy
+
+
+def torch_contestant(op: Op, direction: str, arrays: list[Any], torch: Any, last: bool) -> Contestant:
+    """last: PyTorch's own channels-last memory format, for inputs, weights and gradients."""
+    order = {4: torch.channels_last, 5: torch.channels_last_3d}.get(arrays[0].ndim) if last else torch.contiguous_format
+    function = op.their_function(torch)
+    parameters = []
+    if isinstance(function, torch.nn.Module):
+        function = function.to(memory_format=order)
+        parameters = list(function.parameters())
+    inputs = [torch.from_numpy(a).contiguous(memory_format=order) for a in arrays]
+    if direction == "forward":
+
+        def forward(_: Any) -> Any:
+            with torch.no_grad():
+                return function(*inputs)
+
+        return Contestant(forward)
+    wanted = ([] if direction == "grad_w" else inputs) + ([] if direction == "grad_x" else parameters)
+    for tensor in (*inputs, *parameters):
+        tensor.requires_grad_(any(tensor is t for t in wanted))
+    with torch.no_grad():
+        y = function(*inputs)
+    gy = torch.from_numpy(np.random.default_rng(2).standard_normal(tuple(y.shape), np.float32))
+    gy = gy.contiguous(memory_format=order) if y.ndim == inputs[0].ndim else gy
+    return Contestant(lambda y: torch.autograd.grad(y, wanted, gy), lambda: function(*inputs))
+
+
+def _definition(op: Op, direction: str, inputs: list[Any]) -> float | None:
+    """Seconds of one call of the definition, `ref`; None where it takes too long, or where there is but one set of lines."""
+    with use("ref"), recording() as kernels:
+        contestant = our_contestant(op, direction, inputs)
+        prepared = contestant.prepare()
+        start = time.perf_counter()
+        contestant.run(prepared)
+        seconds = time.perf_counter() - start
+    return seconds if kernels and seconds < REF_LIMIT else None
+
+
+def _adam(base: int, torch: Any, effort: Effort, peaks: dict[str, float]) -> dict[str, Any]:
+    """One step over all weights of a UNet, as many arrays as it has. PyTorch's fused step is measured beside its ordinary one."""
+    rng = np.random.default_rng(0)
+    model = UNet(1, 2, base_channels=base)
+    parameters = list(model.parameters())
+    for p in parameters:
+        p.grad = np.empty_like(p.data)
+        p.grad[...] = rng.standard_normal(p.shape, np.float32)
+    contestants = {"cpu": _steps(optim.Adam(parameters))}
+    if torch is not None:
+        for name, fused in (("torch", None), ("torch fused", True)):
+            theirs = [torch.nn.Parameter(torch.from_numpy(p.data.copy())) for p in parameters]
+            for p, t in zip(parameters, theirs, strict=True):
+                t.grad = torch.from_numpy(p.grad.copy())
+            contestants[name] = _steps(torch.optim.Adam(theirs, fused=fused))
+    count = sum(p.size for p in parameters)
+    labels = {"operation": "Adam", "shape": f"UNet, base {base}", "direction": "step"}
+    return row(labels, Work(12 * count, 7 * 4 * count), take_turns(contestants, effort), {}, peaks)
+
+
+def _steps(optimizer: Any) -> Contestant:
+    return Contestant(lambda _: optimizer.step())

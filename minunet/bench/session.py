@@ -1,0 +1,139 @@
+"""What `minunet bench` does. It measures nothing itself: how many threads a library uses, and for which processor it compiles, is settled
+when it loads, so each number of threads gets a process of its own. All that is compared is compared within one of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import minunet
+from minunet.bench.measure import cores
+
+BENCHMARKS = {
+    "ops": "every operation of a UNet, forward and backward",
+    "unet": "training and prediction with UNets of several sizes, and the memory of a step",
+    "models": "the same for other networks",
+    "accuracy": "errors of float32 convolutions against float64",
+}
+
+_AVX2 = {  # PyTorch's operators, oneDNN, OpenBLAS and Numba, each by its own name for it
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+64bit,+cmov,+cx8,+fxsr,+mmx,+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+sahf,+avx,+avx2,+fma,+f16c,"
+    "+bmi,+bmi2,+lzcnt,+movbe,+xsave,+xsaveopt",
+}
+_LABELS = ("operation", "network", "shape", "direction", "mode")  # of a row, whichever it has
+_COUNTS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the measuring processes.
+
+    threads: how many, one process each. only: rows whose text holds this. avx2: both sides as on a processor without AVX-512.
+    rivals: also torch.compile and Keras on JAX.
+    """
+
+    benchmark: str
+    threads: tuple[int, ...]
+    quick: bool = False
+    only: str = ""
+    avx2: bool = False
+    rivals: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.benchmark + "-avx2" * self.avx2
+
+
+def check(request: Request) -> None:
+    """Everything that can be wrong with a request, in one sentence."""
+    if request.benchmark not in BENCHMARKS:
+        raise ValueError(f"there is no benchmark {request.benchmark!r}: choose among {', '.join(BENCHMARKS)}.")
+    for count in request.threads:
+        if not 1 <= count <= cores():
+            raise ValueError(f"--threads {count} cannot be measured: this process may use {cores()} cores, so 1 to {cores()}.")
+    if request.avx2 and platform.machine().lower() not in ("x86_64", "amd64"):
+        raise ValueError(f"--avx2 is for x86-64 processors, this one is {platform.machine()}: leave it out.")
+
+
+def has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(runs, rows): a run tells threads, settings and peaks of one process; each row tells its number of threads.
+
+    progress(text) is called with what has just been measured.
+    """
+    check(request)
+    runs, rows = [], []
+    for threads in request.threads:
+        for message in _worker(request, threads):
+            if "run" in message:
+                runs.append(message["run"])
+            else:
+                rows.append({"threads": threads, **message["row"]})
+                progress(" ".join(str(message["row"][label]) for label in _LABELS if label in message["row"]))
+    if request.benchmark in ("unet", "models") and Path("/proc/self/status").exists():
+        rows += _memory_rows(request, rows, progress)
+    if not rows:
+        raise ValueError(f"no row of the benchmark {request.benchmark} holds the text {request.only!r}: leave --only out to see them all.")
+    return runs, rows
+
+
+def _memory_rows(request: Request, rows: list[dict[str, Any]], progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Each side of each network in a fresh process."""
+    found: list[dict[str, Any]] = []
+    threads = request.threads[-1]
+    for trained in rows:
+        if trained["mode"] == "training" and trained["threads"] == threads:
+            labels = {key: trained[key] for key in ("network", "shape")}
+            progress(f"{labels['network']} {labels['shape']} memory")
+            sides = [side for side in ("ours", "torch", "torch channels-last") if side in trained["seconds"]]
+            mib = {side: m["mib"] for side in sides for m in _worker(request, threads, memory={**labels, "side": side}) if "mib" in m}
+            best = min((side for side in sides if side != "ours"), key=mib.__getitem__, default=None)
+            ratio = {"against": best, "ratio": mib[best] / mib["ours"]} if best else {}
+            found.append({"threads": threads, **labels, "mode": "memory", "mib": mib, **ratio})
+    return found
+
+
+def _worker(request: Request, threads: int, memory: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """What a measuring process says, line by line."""
+    asked = {**vars(request), "threads": threads, "memory": memory}
+    source = str(Path(minunet.__file__).parents[1])
+    environment = {
+        "OMP_WAIT_POLICY": "passive",
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        **os.environ,
+        **(_AVX2 if request.avx2 else {}),
+        **dict.fromkeys(_COUNTS, str(threads)),
+        "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
+    }
+    environment.pop("JAX_ENABLE_X64", None)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+        command = [sys.executable, "-m", "minunet.bench", json.dumps(asked)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, env=environment, encoding="utf-8") as process:
+            try:
+                assert process.stdout is not None
+                yield from map(json.loads, process.stdout)
+                code = process.wait()
+            finally:
+                process.kill()  # only where we are interrupted is it still running
+        if code:
+            complaints.seek(0)
+            last = [line.strip() for line in complaints if line.strip()][-1:] or ["it said nothing"]
+            raise RuntimeError(f"the measuring process for {request.benchmark} ended with code {code}: {last[0]}")

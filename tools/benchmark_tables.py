@@ -1,0 +1,114 @@
+"""Writes the tables of docs/benchmarks.md from benchmarks/results, so that no figure there is typed by hand. A test holds them equal.
+
+python tools/benchmark_tables.py
+
+In the page a table stands between  <!-- table: NAME -->  and  <!-- end -->; NAME is a file of results without its ending.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+RESULTS = ROOT / "benchmarks" / "results"
+_TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+Row = dict[str, Any]
+
+
+def filled(page: str, results: Path = RESULTS) -> str:
+    """The page with its tables as the results say."""
+    return _TABLE.sub(lambda match: match[1] + "\n" + table(results / f"{match[2]}.json") + "\n" + match[4], page)
+
+
+def table(path: Path) -> str:
+    """Markdown for one file of results."""
+    if not path.exists():
+        return "*Not measured yet.*\n"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    lines = {"ops": _operations, "accuracy": _errors}.get(result["benchmark"].partition("-")[0], _networks)(result["rows"])
+    return "\n".join([*_where(result), "", *lines, ""])
+
+
+def _where(result: dict[str, Any]) -> Iterator[str]:
+    machine = result["machine"]
+    bits = result["runs"][0]["vector_bits"]
+    software = ", ".join(
+        f"{name} {machine[key]}" for name, key in (("NumPy", "numpy"), ("Numba", "numba"), ("PyTorch", "torch")) if machine[key]
+    )
+    yield f"{result['date']}, {machine['processor']}, {machine['cores']} cores, {bits}-bit vectors; {software}."
+    yield ""
+    for run in result["runs"]:
+        peaks, policy = run["peaks"], run["environment"].get("OMP_WAIT_POLICY", "unset")
+        threads = f"{run['numba_threads']} threads of Numba, {run['torch_threads']} of PyTorch"
+        yield f"- {threads}, OMP_WAIT_POLICY={policy}; peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.0f} GB/s"
+
+
+def _operations(rows: list[Row]) -> Iterator[str]:
+    """A line for each operation and direction: the ratios over all its shapes."""
+    counts = sorted({row["threads"] for row in rows})
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["operation"], row["direction"]), []).append(row)
+    yield from _head("Operation", "", "Shapes", *(f"ratio, {_threads(count)}" for count in counts))
+    for (operation, direction), members in groups.items():
+        shapes = len({row["shape"] for row in members})
+        yield _line(operation, direction, str(shapes), *(_range([r for r in members if r["threads"] == count]) for count in counts))
+
+
+def _range(rows: list[Row]) -> str:
+    ratios = sorted(row["ratio"]["median"] for row in rows if "ratio" in row)
+    if not ratios:
+        return "–"
+    return f"{ratios[0]:.2f}" if len(ratios) == 1 else f"{ratios[0]:.2f} – {ratios[-1]:.2f}"
+
+
+def _networks(rows: list[Row]) -> Iterator[str]:
+    others = sorted({name for row in rows for name in row.get("seconds", ())} - {"ours", "torch", "torch channels-last"})
+    yield from _head("Network", "Input", "", "Threads", "minunet", "PyTorch", "Ratio", *others)
+    for row in rows:
+        best = row.get("against", "")
+        if row["mode"] == "memory":
+            values = [f"{row['mib'][side]:.0f} MiB" if side in row["mib"] else "–" for side in ("ours", best)]
+            ratio = f"{row['ratio']:.2f}" if "ratio" in row else "–"
+        else:
+            values = [_milliseconds(row, side) for side in ("ours", best)]
+            ratio = f"{row['ratio']['median']:.2f} ({row['ratio']['low']:.2f}–{row['ratio']['high']:.2f})" if "ratio" in row else "–"
+        extra = (_milliseconds(row, name) for name in others)
+        yield _line(row["network"], row["shape"], row["mode"], str(row["threads"]), *values, ratio, *extra)
+
+
+def _milliseconds(row: Row, side: str) -> str:
+    seconds = row.get("seconds", {}).get(side)
+    if seconds is None:
+        return "–"
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.1 else f"{1000 * seconds:.0f} ms"
+
+
+def _errors(rows: list[Row]) -> Iterator[str]:
+    most = max(row["threads"] for row in rows)
+    yield from _head("Operation", "Shape", "", "minunet", "PyTorch", "minunet ÷ PyTorch")
+    for row in rows:
+        if row["threads"] == most:
+            values = [f"{row['error'][side]:.1e}" if side in row["error"] else "–" for side in ("ours", "torch")]
+            yield _line(row["operation"], row["shape"], row["direction"], *values, f"{row['ratio']:.2f}" if "ratio" in row else "–")
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + "s" * (count > 1)
+
+
+def _head(*cells: str) -> Iterator[str]:
+    yield _line(*cells)
+    yield "|" + "---|" * len(cells)
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
