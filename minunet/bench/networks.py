@@ -238,7 +238,7 @@ def memory(network: Network, side: str, torch: Any, steps: int = 3) -> float:
     before = _forget_peak()
     for _ in range(steps):
         step(None)
-    return (_status("VmHWM") - before) / 1024
+    return max(_status("VmHWM") - before, 1) / 1024
 
 
 def _forget_peak() -> int:
