@@ -233,6 +233,36 @@ def test_without_pytorch_ours_is_measured_alone():
     assert report.table(run, [{"threads": 1, **training}]).row_count == 1
 
 
+def test_a_rival_takes_turns_with_ours():
+    torch = require("torch")
+    network = networks.QUICK_UNETS[1]
+    assert list(networks.against(network, "Keras on JAX", torch, None, QUICK)) == []  # it has a norm, which Keras' network has not
+    keras = require("keras")
+    found = list(networks.against(networks.QUICK_UNETS[0], "Keras on JAX", torch, keras, QUICK))
+    assert [f["mode"] for f in found] == ["training", "prediction"]
+    assert all(f["seconds"] > 0 and f["ratio"]["low"] > 0 for f in found)
+
+
+def test_a_rival_that_fails_takes_nothing_with_it(monkeypatch):
+    rows = [
+        {"threads": 1, "network": "UNet", "shape": "1", "mode": mode, "seconds": {"ours": 1.0}, "share": 1.0}
+        for mode in ("training", "prediction")
+    ]
+
+    def dies(*_: object):
+        yield {"mode": "training", "seconds": 2.0, "ratio": {"median": 2.0, "low": 2.0, "high": 2.0}}
+        raise RuntimeError("ended with code -6")
+
+    monkeypatch.setattr(session, "_worker", dies)
+    session._add_rival(session.Request("unet", (1,)), "torch.compile", rows)
+    assert rows[0]["rivals"]["torch.compile"]["seconds"] == 2.0
+    assert rows[1]["rivals"]["torch.compile"] == {"failed": "ended with code -6"}
+    run = {"threads": 1}
+    columns = report.table(run, rows).columns
+    assert list(columns[3].cells) == ["—", "2000 ms", "—", "failed"]
+    assert list(columns[4].cells) == ["—", "2.00 ±0.00", "—", "—"]
+
+
 # the command
 
 

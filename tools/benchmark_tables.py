@@ -67,22 +67,27 @@ def _range(rows: list[Row]) -> str:
 
 
 def _networks(rows: list[Row]) -> Iterator[str]:
-    others = sorted({name for row in rows for name in row.get("seconds", ())} - {"ours", "torch", "torch channels-last"})
-    yield from _head("Network", "Input", "", "Threads", "minunet", "PyTorch", "Ratio", *others)
+    rivals = sorted({name for row in rows for name in row.get("rivals", ())})
+    yield from _head("Network", "Input", "", "Threads", "minunet", "PyTorch", "Ratio", *(f"{name} (ratio)" for name in rivals))
     for row in rows:
         best = row.get("against", "")
         if row["mode"] == "memory":
             values = [f"{row['mib'][side]:.0f} MiB" if side in row["mib"] else "–" for side in ("ours", best)]
             ratio = f"{row['ratio']:.2f}" if "ratio" in row else "–"
         else:
-            values = [_milliseconds(row, side) for side in ("ours", best)]
+            values = [_milliseconds(row["seconds"].get(side)) for side in ("ours", best)]
             ratio = f"{row['ratio']['median']:.2f} ({row['ratio']['low']:.2f}–{row['ratio']['high']:.2f})" if "ratio" in row else "–"
-        extra = (_milliseconds(row, name) for name in others)
+        extra = (_rival(row.get("rivals", {}).get(name)) for name in rivals)
         yield _line(row["network"], row["shape"], row["mode"], str(row["threads"]), *values, ratio, *extra)
 
 
-def _milliseconds(row: Row, side: str) -> str:
-    seconds = row.get("seconds", {}).get(side)
+def _rival(found: Row | None) -> str:
+    if found is None or "failed" in found:
+        return "failed" if found else "–"
+    return f"{_milliseconds(found['seconds'])} ({found['ratio']['median']:.2f})"
+
+
+def _milliseconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return f"{1000 * seconds:.3g} ms" if seconds < 0.1 else f"{1000 * seconds:.0f} ms"

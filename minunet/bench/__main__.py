@@ -20,28 +20,29 @@ from minunet.simd import VECTOR_BYTES
 
 
 def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """{"run": …} first, then a {"row": …} for each row, or {"mib": …} alone."""
+    """{"run": …} first, then a {"row": …} for each row; for a task of its own {"mib": …} or a {"mode": …} for each mode."""
     threads, quick, benchmark, only = request["threads"], request["quick"], request["benchmark"], request["only"]
     torch = _optional("torch")
     if torch is not None:
         torch.set_num_threads(threads)
     unets, models = (networks.QUICK_UNETS, networks.QUICK_MODELS) if quick else (networks.UNETS, networks.MODELS)
-    if request["memory"] is not None:
-        wanted = request["memory"]
-        network = next(n for n in (*unets, *models) if (n.name, n.size) == (wanted["network"], wanted["shape"]))
-        yield {"mib": networks.memory(network, wanted["side"], torch)}
+    effort = QUICK if quick else FULL
+    if request["task"] is not None:
+        name, size, side = request["task"]
+        network = next(n for n in (*unets, *models) if (n.name, n.size) == (name, size))
+        if side in networks.SIDES:
+            yield {"mib": networks.memory(network, side, torch)}
+        else:
+            yield from networks.against(network, side, torch, _optional("keras"), effort)
         return
     limits = peaks(threads, quick)
     yield {"run": {**settings(threads, torch), "peaks": limits}}
-    effort = QUICK if quick else FULL
     if benchmark == "ops":
         found = ops.rows(torch, effort, limits, only)
     elif benchmark == "accuracy":
         found = accuracy.rows(torch, quick, only)
     else:
-        keras = _optional("keras") if request["rivals"] and _optional("jax") else None
-        chosen = unets if benchmark == "unet" else models
-        found = networks.rows(chosen, torch, effort, limits, only, keras, request["rivals"])
+        found = networks.rows(unets if benchmark == "unet" else models, torch, effort, limits, only)
     for row in found:
         yield {"row": row}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,24 +89,15 @@ def data(network: Network) -> tuple[Any, Any]:
 # ---- time ----
 
 
-def rows(
-    networks: tuple[Network, ...],
-    torch: Any,
-    effort: Effort,
-    peaks: dict[str, float],
-    only: str = "",
-    keras: Any = None,
-    compiled: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """A row for training and one for prediction of each network.
-
-    torch: the module, or None. keras: the module, or None to leave it out. compiled: also torch.compile, where there is a C++ compiler.
-    """
+def rows(networks: tuple[Network, ...], torch: Any, effort: Effort, peaks: dict[str, float], only: str = "") -> Iterator[dict[str, Any]]:
+    """A row for training and one for prediction of each network. torch: the module, or None to measure ours alone."""
     for network in networks:
         if only not in f"{network.name} {network.size}":
             continue
         macs = summary(network.ours(), network.shape).macs
-        sides = _contestants(network, torch, keras, compiled)
+        sides = {"ours": _ours(network)}
+        if torch is not None and network.theirs is not None:
+            sides |= {name: _torch(network, torch, name) for name in FORMATS}
         errors = _errors(network, torch)
         for mode, flops in (("training", 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
             times = take_turns({name: side[mode] for name, side in sides.items()}, effort)
@@ -126,15 +116,18 @@ def rows(
             }
 
 
-def _contestants(network: Network, torch: Any, keras: Any, compiled: bool) -> dict[str, dict[str, Contestant]]:
-    sides = {"ours": _ours(network)}
-    if torch is not None and network.theirs is not None:
-        sides |= {name: _torch(network, torch, name) for name in FORMATS}
-        if compiled and (shutil.which("g++") or shutil.which("clang++")):
-            sides["torch.compile"] = _torch(network, torch, "torch", torch.compile)
-    if keras is not None and network.keras is not None:
-        sides["Keras on JAX"] = _keras(network, keras)
-    return sides
+def against(network: Network, rival: str, torch: Any, keras: Any, effort: Effort) -> Iterator[dict[str, Any]]:
+    """The same against a rival that compiles the network, in turns with ours again."""
+    if rival == "torch.compile" and network.theirs is not None:
+        other = _torch(network, torch, "torch", torch.compile)
+    elif rival == "Keras on JAX" and network.keras is not None:
+        other = _keras(network, keras)
+    else:
+        return
+    ours = _ours(network)
+    for mode in ours:
+        times = take_turns({"ours": ours[mode], rival: other[mode]}, effort)
+        yield {"mode": mode, "seconds": medians(times)[rival], "ratio": compare(times, "ours", [rival])["ratio"]}
 
 
 def _ours(network: Network) -> dict[str, Contestant]:

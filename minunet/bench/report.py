@@ -53,19 +53,20 @@ _SIGNS = {"forward": "", "step": "", "backward": " ∂", "grad_x": " ∂x", "gra
 
 
 def _networks(rows: list[Row]) -> Table:
-    others = [name for name in ("torch.compile", "Keras on JAX") if any(name in row.get("seconds", ()) for row in rows)]
-    made = _table("network", "input", "ours", "PyTorch", "ratio", "of peak", *others)
+    made = _table("network", "input", "ours", "PyTorch", "ratio", "of peak")
     for row in rows:
         name = f"{row['network']}: {row['mode']}"
         if row["mode"] == "memory":
             sides = (row["mib"]["ours"], row["mib"].get(row.get("against", "")))
             texts = ("—" if mib is None else f"{mib:.0f} MiB" for mib in sides)
-            made.add_row(name, row["shape"], *texts, f"{row['ratio']:.2f}" if "ratio" in row else "—", "", *[""] * len(others))
-        else:
-            seconds = row["seconds"]
-            times = (seconds["ours"], seconds.get(row.get("against", "")))
-            cells = (*(_milliseconds(t, " ms") for t in times), _ratio(row.get("ratio")), f"{row['share']:.0%}")
-            made.add_row(name, row["shape"], *cells, *(_milliseconds(seconds.get(other), " ms") for other in others))
+            made.add_row(name, row["shape"], *texts, f"{row['ratio']:.2f}" if "ratio" in row else "—")
+            continue
+        times = (row["seconds"]["ours"], row["seconds"].get(row.get("against", "")))
+        made.add_row(name, row["shape"], *(_milliseconds(t, " ms") for t in times), _ratio(row.get("ratio")), f"{row['share']:.0%}")
+        for rival, found in row.get("rivals", {}).items():  # below, in PyTorch's column
+            made.add_row(
+                f"  {rival}", "", "", "failed" if "failed" in found else _milliseconds(found["seconds"], " ms"), _ratio(found.get("ratio"))
+            )
     return made
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from typing import Any
 
 import minunet
 from minunet.bench.measure import cores
+
+Row = dict[str, Any]
 
 BENCHMARKS = {
     "ops": "every operation of a UNet, forward and backward",
@@ -73,13 +76,14 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[Row], list[Row]]:
     """(runs, rows): a run tells threads, settings and peaks of one process; each row tells its number of threads.
 
     progress(text) is called with what has just been measured.
     """
     check(request)
-    runs, rows = [], []
+    runs: list[Row] = []
+    rows: list[Row] = []
     for threads in request.threads:
         for message in _worker(request, threads):
             if "run" in message:
@@ -87,32 +91,58 @@ def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[dic
             else:
                 rows.append({"threads": threads, **message["row"]})
                 progress(" ".join(str(message["row"][label]) for label in _LABELS if label in message["row"]))
-    if request.benchmark in ("unet", "models") and Path("/proc/self/status").exists():
-        rows += _memory_rows(request, rows, progress)
     if not rows:
         raise ValueError(f"no row of the benchmark {request.benchmark} holds the text {request.only!r}: leave --only out to see them all.")
+    if request.benchmark in ("unet", "models"):
+        trained = [row for row in rows if row["mode"] == "training"]
+        for rival in _rivals() if request.rivals else ():
+            for row in trained:
+                progress(f"{row['network']} {row['shape']} {rival}")
+                _add_rival(request, rival, [r for r in rows if _key(r) == _key(row)])
+        if Path("/proc/self/status").exists():
+            for row in trained:
+                if row["threads"] == request.threads[-1]:
+                    progress(f"{row['network']} {row['shape']} memory")
+                    rows.append(_memory(request, row))
     return runs, rows
 
 
-def _memory_rows(request: Request, rows: list[dict[str, Any]], progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Each side of each network in a fresh process."""
-    found: list[dict[str, Any]] = []
-    threads = request.threads[-1]
-    for trained in rows:
-        if trained["mode"] == "training" and trained["threads"] == threads:
-            labels = {key: trained[key] for key in ("network", "shape")}
-            progress(f"{labels['network']} {labels['shape']} memory")
-            sides = [side for side in ("ours", "torch", "torch channels-last") if side in trained["seconds"]]
-            mib = {side: m["mib"] for side in sides for m in _worker(request, threads, memory={**labels, "side": side}) if "mib" in m}
-            best = min((side for side in sides if side != "ours"), key=mib.__getitem__, default=None)
-            ratio = {"against": best, "ratio": mib[best] / mib["ours"]} if best else {}
-            found.append({"threads": threads, **labels, "mode": "memory", "mib": mib, **ratio})
-    return found
+def _key(row: Row) -> tuple[Any, ...]:
+    return row["threads"], row["network"], row["shape"]
 
 
-def _worker(request: Request, threads: int, memory: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
-    """What a measuring process says, line by line."""
-    asked = {**vars(request), "threads": threads, "memory": memory}
+def _rivals() -> Iterator[str]:
+    """What is installed of that which compiles networks."""
+    if has_torch() and (shutil.which("g++") or shutil.which("clang++")):
+        yield "torch.compile"
+    if importlib.util.find_spec("keras") and importlib.util.find_spec("jax"):
+        yield "Keras on JAX"
+
+
+def _add_rival(request: Request, rival: str, rows: list[Row]) -> None:
+    """Measures in a process of its own, so that a compiler that fails takes nothing with it; then the row says so."""
+    threads, name, shape = _key(rows[0])
+    try:
+        for found in _worker(request, threads, (name, shape, rival)):
+            (row,) = (row for row in rows if row["mode"] == found["mode"])
+            row.setdefault("rivals", {})[rival] = {"seconds": found["seconds"], "ratio": found["ratio"]}
+    except RuntimeError as problem:
+        for row in rows:
+            row.setdefault("rivals", {}).setdefault(rival, {"failed": str(problem)})
+
+
+def _memory(request: Request, trained: Row) -> Row:
+    """Each side of a network in a fresh process."""
+    threads, name, shape = _key(trained)
+    mib = {side: m["mib"] for side in trained["seconds"] for m in _worker(request, threads, (name, shape, side))}
+    best = min((side for side in mib if side != "ours"), key=mib.__getitem__, default=None)
+    ratio = {"against": best, "ratio": mib[best] / mib["ours"]} if best else {}
+    return {"threads": threads, "network": name, "shape": shape, "mode": "memory", "mib": mib, **ratio}
+
+
+def _worker(request: Request, threads: int, task: tuple[str, str, str] | None = None) -> Iterator[Row]:
+    """What a measuring process says, line by line. task: (network, shape, side or rival), for a process with this one thing to do."""
+    asked = {**vars(request), "threads": threads, "task": task}
     source = str(Path(minunet.__file__).parents[1])
     environment = {
         "OMP_WAIT_POLICY": "passive",
