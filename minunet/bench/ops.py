@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,9 @@ def _unet_convolutions(images: int, base: int, size: int, depth: int = 4) -> Ite
         if level:
             yield conv((images, c // 2, s, s), c, 3, padding=1)
         yield conv((images, c, s, s), c, 3, padding=1)
+        if level == 0:
+            plain = conv((images, c, s, s), c, 3, padding=1, name="conv 3×3 + ReLU")
+            yield with_relu(plain, lambda nn, c=c, **relu: nn.Conv2d(c, c, 3, padding=1, **relu))
         if level < depth:
             yield conv((images, 2 * c, s, s), c, 3, padding=1, name="conv 3×3 of cat")
     for level in range(depth, 0, -1):
@@ -117,6 +120,15 @@ def conv(x: Shape, outputs: int, k: int, *, name: str = "", padding: int | str =
         {"forward": work, "grad_x": work, "grad_w": work},
         lambda nn: getattr(nn, f"Conv{rank}d")(x[1], outputs, k, padding=padding),
         image=x[1] in (1, 3),
+    )
+
+
+def with_relu(op: Op, layer: Any) -> Op:
+    """Ours computes the ReLU as the layer writes its result; PyTorch has a layer for it, which may overwrite its input."""
+    return replace(
+        op,
+        ours=lambda nn: layer(nn, activation="relu"),
+        theirs=lambda torch: torch.nn.Sequential(layer(torch.nn), torch.nn.ReLU(inplace=True)),
     )
 
 
@@ -163,14 +175,14 @@ def _on_activations(x: Shape) -> Iterator[Op]:
             lambda nn: nn.Upsample(scale_factor=2, mode=linear),
         )
     yield op("ReLU", numbers(n, 2 * n), numbers(n, 3 * n), lambda nn: nn.ReLU())
-    norms: dict[str, Maker] = {
-        "batch": lambda nn: getattr(nn, f"BatchNorm{rank}d")(channels),
-        "instance": lambda nn: getattr(nn, f"InstanceNorm{rank}d")(channels, affine=True),
-        "group": lambda nn: nn.GroupNorm(groups, channels),
+    norms: dict[str, Any] = {
+        "batch norm": lambda nn, **relu: getattr(nn, f"BatchNorm{rank}d")(channels, **relu),
+        "instance norm": lambda nn, **relu: getattr(nn, f"InstanceNorm{rank}d")(channels, affine=True, **relu),
+        "group norm": lambda nn, **relu: nn.GroupNorm(groups, channels, **relu),
     }
     for name, norm in norms.items():
-        yield op(f"{name} norm", numbers(6 * n, 2 * n), numbers(9 * n, 3 * n), norm)
-    yield op("batch norm + ReLU", numbers(7 * n, 2 * n), numbers(10 * n, 4 * n), lambda nn: nn.Sequential(norms["batch"](nn), nn.ReLU()))
+        yield op(name, numbers(6 * n, 2 * n), numbers(9 * n, 3 * n), norm)
+        yield with_relu(op(f"{name} + ReLU", numbers(7 * n, 2 * n), numbers(10 * n, 3 * n), norm), norm)
     yield op("dropout", numbers(2 * n, 2.25 * n), numbers(2 * n, 2.25 * n), lambda nn: nn.Dropout(0.5))
     yield Op(
         "concatenate",

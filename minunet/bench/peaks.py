@@ -70,7 +70,7 @@ def _chains(typingctx, steps, factor):  # type: ignore[no-untyped-def]
 @njit(parallel=True, nogil=True, cache=True)
 def _multiply_adds(steps, out, factor):  # type: ignore[no-untyped-def]
     for i in prange(len(out)):
-        out[i] = _chains(steps, factor)  # type: ignore[call-arg]
+        out[i] = _chains(steps, factor)
 
 
 @njit(parallel=True, nogil=True, cache=True)
