@@ -26,14 +26,13 @@ from numba import njit, prange
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minunet import functional as F
-from minunet import no_grad
-from minunet.simd import block_for, tile
+from minunet.simd import block_for, lanes, tile
 from minunet.tensor import Tensor
 
 ROOT = Path(__file__).parents[1]
 RESULTS, CHART, PAGE = ROOT / "benchmarks/results/steps.json", ROOT / "docs/images/steps.png", ROOT / "docs/fast_convolution.md"
-SHAPES = ((64, 256), (256, 64))  # (channels in and out, height and width): few channels and many, the same work
-SECONDS = 1.0  # for the runs of one step; at least three
+SHAPES = ((64, 256), (256, 64), (1024, 16))  # (channels in and out, height and width): the layers of a UNet, all the same work
+SECONDS = 1.0  # for the runs of one step; at least three, unless that takes too long
 
 BLOCK, ROWS, WIDTH = block_for(64, 4)  # the micro-kernel: ROWS × WIDTH sums in registers
 PIXELS, DEPTH = 96, 96  # a block of PIXELS × WIDTH sums and DEPTH × WIDTH weights: 24 KB each where WIDTH is 64
@@ -123,13 +122,10 @@ def registers(x, w, y):
                     add_product(at(x, n, i + k, j, 0), C, at(w, k, 0, 0, o), O, at(y, n, i, j, o), O, 3 * C)
 
 
-@njit(parallel=True)
 def pack(w):
     """(3, 3, C, O) → (O / WIDTH, 3, 3·C, WIDTH): the weights in the order in which `blocked` reads them."""
-    panels = np.empty((w.shape[3] // WIDTH, 3, 3 * w.shape[2], WIDTH), w.dtype)
-    for panel in prange(len(panels)):
-        panels[panel] = np.ascontiguousarray(w[:, :, :, panel * WIDTH : (panel + 1) * WIDTH]).reshape(panels.shape[1:])
-    return panels
+    panels = w.reshape(3, 3 * w.shape[2], -1, WIDTH).transpose(2, 0, 1, 3)
+    return np.ascontiguousarray(panels)
 
 
 @njit(parallel=True)
@@ -138,7 +134,7 @@ def blocked(x, panels, y):
 
     Pixels are counted along the lines of x, which have two more than those of y: the sums of those two are dropped.
     """
-    N, H, W, O = y.shape
+    N, H, W, _ = y.shape
     C = x.shape[3]
     line = W + 2
     pixels = H * line - 2
@@ -264,3 +260,153 @@ def steps() -> dict[str, tuple[str, Any]]:
 def conv2d(x, w, y):
     """The project's own: (N, C, H, W) tensors that look at the same memory."""
     return F.conv2d(Tensor(x.transpose(0, 3, 1, 2)), Tensor(w.transpose(3, 2, 0, 1))).data.transpose(0, 2, 3, 1)
+
+
+def pytorch(x: Any, w: Any) -> dict[str, tuple[str, Callable[[], Any]]]:
+    """PyTorch's convolution, with either of its memory orders."""
+    import torch
+
+    torch.set_num_threads(numba.get_num_threads())
+    found = {}
+    for key, title, order in (
+        ("torch", "PyTorch", torch.contiguous_format),
+        ("torch_last", "PyTorch, channels last", torch.channels_last),
+    ):
+        a, b = (torch.from_numpy(array).contiguous(memory_format=order) for array in (x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1)))
+
+        def run(a: Any = a, b: Any = b) -> Any:
+            with torch.no_grad():
+                return torch.nn.functional.conv2d(a, b).permute(0, 2, 3, 1).numpy()
+
+        found[key] = (title, run)
+    return found
+
+
+def milliseconds(run: Callable[[], Any]) -> float:
+    """The median of many runs. The caller has run it once before: that compiles and warms up."""
+    times: list[float] = []
+    while sum(times) < SECONDS or (len(times) < 3 and sum(times) < 10 * SECONDS):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return 1000 * float(np.median(times))
+
+
+def operands(channels: int, size: int, images: int = 1) -> tuple[Any, Any, Any]:
+    """x, w and the exact y, computed in float64."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((images, size + 2, size + 2, channels)).astype(np.float32)
+    w = (rng.standard_normal((3, 3, channels, channels)) / np.sqrt(9 * channels)).astype(np.float32)
+    exact = np.empty((images, size, size, channels))
+    shifted(x.astype(np.float64), w.astype(np.float64), exact)
+    return x, w, exact
+
+
+def measure() -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {}
+    load = os.getloadavg()[0]
+    functions = steps()
+    for channels, size in SHAPES:
+        x, w, exact = operands(channels, size)
+        y = np.empty(exact.shape, np.float32)
+        runs = {key: (title, lambda f=f, x=x, w=w, y=y: f(x, w, y)) for key, (title, f) in functions.items()} | pytorch(x, w)
+        for key, (title, run) in runs.items():
+            y[:] = np.nan
+            result = run()
+            error = np.linalg.norm((y if result is None else result) - exact) / np.linalg.norm(exact)
+            ms = milliseconds(run)
+            row = rows.setdefault(key, {"title": title, "ms": [], "gflops": [], "error": []})
+            row["ms"].append(float(f"{ms:.4g}"))
+            row["gflops"].append(float(f"{2 * 9 * channels * exact.size / ms / 1e6:.4g}"))
+            row["error"].append(float(f"{error:.3g}"))
+            rate = row["gflops"][-1]
+            print(f"{channels:5} channels, {size:3}²  {title:30} {ms:9.2f} ms {rate:7.1f} GFLOP/s   error {error:.1e}", flush=True)
+    square = np.ones((2048, 2048), np.float32)
+    square @ square
+    return {
+        "machine": _machine(),
+        "threads": numba.get_num_threads(),
+        "load_before": load,
+        "shapes": [list(shape) for shape in SHAPES],
+        "matrix_product_gflops": float(f"{2 * 2048**3 / milliseconds(lambda: square @ square) / 1e6:.4g}"),
+        "steps": rows,
+    }
+
+
+def _machine() -> str:
+    cpu = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.*)$", cpu.read_text(), re.MULTILINE) if cpu.exists() else None
+    processor = name[1] if name else platform.machine()
+    return f"{processor}, vectors of {lanes(4)} float32, NumPy {np.__version__}, Numba {numba.__version__}"
+
+
+# --- what the page shows of it
+
+
+def written(page: str, results: dict[str, Any]) -> str:
+    """The page with every measured figure taken from the results: what stands between <!-- measured KEY --> and <!-- end -->."""
+    rows, keys = results["steps"], list(results["steps"])
+
+    def measured(match: re.Match[str]) -> str:
+        text = {"table": table, "torch": pytorch_line}.get(match[1], lambda: line(match[1]))()
+        return f"<!-- measured {match[1]} -->\n\n{text}\n\n<!-- end -->"
+
+    def line(key: str) -> str:
+        rates = ", ".join(f"**{rate:.3g}**" for rate in rows[key]["gflops"])
+        if key == keys[0]:
+            return f"Measured: {rates} GFLOP/s."
+        before = rows[keys[keys.index(key) - 1]]
+        return f"Measured: {rates} GFLOP/s. Gain over the step before: {ratios(rows[key]['gflops'], before['gflops'])}."
+
+    def pytorch_line() -> str:
+        best = [max(pair) for pair in zip(rows["torch"]["gflops"], rows["torch_last"]["gflops"], strict=True)]
+        rates = ", ".join(f"**{rate:.3g}**" for rate in best)
+        return f"Measured: {rates} GFLOP/s. `F.conv2d` ÷ PyTorch: {ratios(rows['minunet']['gflops'], best)}."
+
+    def ratios(rates: list[float], others: list[float]) -> str:
+        return ", ".join(f"{a / b:.2g}" for a, b in zip(rates, others, strict=True))
+
+    def table() -> str:
+        head = ["step", *(f"{c} channels, {s}²" for c, s in results["shapes"]), "error"]
+        body = [
+            [row["title"], *(f"{m:.3g} ms, {g:.3g}" for m, g in zip(row["ms"], row["gflops"], strict=True)), f"{max(row['error']):.1e}"]
+            for row in rows.values()
+        ]
+        lines = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+        return (
+            f"{lines}\n\nMedian time, and GFLOP/s of useful work. Error: ‖y − exact‖ / ‖exact‖, the largest of the three. "
+            f"{results['threads']} threads; {results['machine']}. "
+            f"One large matrix product of NumPy: {results['matrix_product_gflops']:.3g} GFLOP/s."
+        )
+
+    return re.sub(r"<!-- measured (\w+) -->.*?<!-- end -->", measured, page, flags=re.DOTALL)
+
+
+def chart(results: dict[str, Any]) -> Figure:
+    rows = list(results["steps"].items())
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    plots = figure.subplots(1, len(results["shapes"]), sharey=True)
+    for index, (axes, (channels, size)) in enumerate(zip(plots, results["shapes"], strict=True)):
+        rates = [row["gflops"][index] for _, row in rows]
+        colours = ["0.6" if key.startswith("torch") else "#d55e00" if key == "minunet" else "#0072b2" for key, _ in rows]
+        axes.barh(range(len(rows)), rates, color=colours)
+        for place, rate in enumerate(rates):
+            axes.text(rate * 1.08, place, f"{rate:.3g}", va="center", fontsize=8)
+        axes.axvline(results["matrix_product_gflops"], color="0.3", linestyle=":", linewidth=1)
+        axes.set(title=f"{channels} channels, {size}²", xscale="log", xlim=(0.1, 5000), xlabel="GFLOP/s of useful work")
+        axes.set_yticks(range(len(rows)), [row["title"] for _, row in rows], fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    plots[0].invert_yaxis()
+    return figure
+
+
+def main() -> None:
+    results = measure()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    chart(results).savefig(CHART, dpi=110, metadata={"Software": None})
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import convolution_figures
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -200,6 +201,7 @@ FIGURES = {
     "transposed_overlap": transposed_overlap,
     "unet_shapes": unet_shapes,
     "losses": losses_compared,
+    **convolution_figures.FIGURES,
 }
 
 if __name__ == "__main__":
