@@ -188,7 +188,7 @@ def winograd(x, w, y, points=POINTS):
     tiles = tiles.transpose(4, 5, 0, 1, 2, 3).reshape(t, t, -1, x.shape[3])
     products = sandwich(B, tiles) @ sandwich(G, w)  # (t, t, tiles, C) @ (t, t, C, O): t² matrix products
     pixels = sandwich(A, products).reshape(m, m, N, H // m, W // m, O)
-    y[:] = pixels.transpose(2, 3, 0, 4, 1, 5).reshape(y.shape)
+    y.reshape(N, H // m, m, W // m, m, O)[:] = pixels.transpose(2, 3, 0, 4, 1, 5)
 
 
 @njit
@@ -244,16 +244,16 @@ def steps() -> dict[str, tuple[str, Any]]:
     alone, together = njit(ordered), njit(parallel=True)(ordered)
     A, G, B = (matrix.astype(np.float32) for matrix in cook_toom(POINTS, 4, 3))
     return {
-        "naive": ("seven loops, one core", njit(naive)),
-        "ordered": ("channels innermost, one core", alone),
-        "parallel": ("the same, all cores", together),
-        "im2col": ("im2col, one matrix product", im2col),
-        "shifted": ("nine shifted products", shifted),
-        "registers": ("micro-kernel, image in place", registers),
-        "blocked": ("the same, blocked for the caches", lambda x, w, y: blocked(x, pack(w), y)),
-        "winograd": ("Winograd, NumPy", winograd),
-        "winograd_blocked": ("Winograd, blocked", lambda x, w, y: winograd_blocked(x, sandwich(G, w), y, A, B)),
-        "minunet": ("F.conv2d", conv2d),
+        "naive": ("1 seven loops, one core", njit(naive)),
+        "ordered": ("2 channels innermost, one core", alone),
+        "parallel": ("2 the same, all cores", together),
+        "im2col": ("3 im2col, one matrix product", im2col),
+        "shifted": ("4 nine shifted products", shifted),
+        "registers": ("5 micro-kernel, image in place", registers),
+        "blocked": ("6 the same, blocked for the caches", lambda x, w, y: blocked(x, pack(w), y)),
+        "winograd": ("7 Winograd, NumPy", winograd),
+        "winograd_blocked": ("8 Winograd, blocked", lambda x, w, y: winograd_blocked(x, sandwich(G, w), y, A, B)),
+        "minunet": ("9 F.conv2d", conv2d),
     }
 
 
@@ -352,7 +352,7 @@ def written(page: str, results: dict[str, Any]) -> str:
         return f"<!-- measured {match[1]} -->\n\n{text}\n\n<!-- end -->"
 
     def line(key: str) -> str:
-        rates = ", ".join(f"**{rate:.3g}**" for rate in rows[key]["gflops"])
+        rates = ", ".join(f"**{short(rate)}**" for rate in rows[key]["gflops"])
         if key == keys[0]:
             return f"Measured: {rates} GFLOP/s."
         before = rows[keys[keys.index(key) - 1]]
@@ -360,23 +360,30 @@ def written(page: str, results: dict[str, Any]) -> str:
 
     def pytorch_line() -> str:
         best = [max(pair) for pair in zip(rows["torch"]["gflops"], rows["torch_last"]["gflops"], strict=True)]
-        rates = ", ".join(f"**{rate:.3g}**" for rate in best)
+        rates = ", ".join(f"**{short(rate)}**" for rate in best)
         return f"Measured: {rates} GFLOP/s. `F.conv2d` ÷ PyTorch: {ratios(rows['minunet']['gflops'], best)}."
 
+    def short(number: float) -> str:
+        return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
     def ratios(rates: list[float], others: list[float]) -> str:
-        return ", ".join(f"{a / b:.2g}" for a, b in zip(rates, others, strict=True))
+        return ", ".join(short(float(f"{a / b:.2g}")) for a, b in zip(rates, others, strict=True))
 
     def table() -> str:
         head = ["step", *(f"{c} channels, {s}²" for c, s in results["shapes"]), "error"]
         body = [
-            [row["title"], *(f"{m:.3g} ms, {g:.3g}" for m, g in zip(row["ms"], row["gflops"], strict=True)), f"{max(row['error']):.1e}"]
+            [
+                row["title"],
+                *(f"**{short(g)}** ({short(m)} ms)" for m, g in zip(row["ms"], row["gflops"], strict=True)),
+                f"{max(row['error']):.1e}",
+            ]
             for row in rows.values()
         ]
         lines = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
         return (
-            f"{lines}\n\nMedian time, and GFLOP/s of useful work. Error: ‖y − exact‖ / ‖exact‖, the largest of the three. "
+            f"{lines}\n\nGFLOP/s of useful work, and the median time. Error: ‖y − exact‖ / ‖exact‖, the largest of the three. "
             f"{results['threads']} threads; {results['machine']}. "
-            f"One large matrix product of NumPy: {results['matrix_product_gflops']:.3g} GFLOP/s."
+            f"One large matrix product of NumPy: {short(results['matrix_product_gflops'])} GFLOP/s."
         )
 
     return re.sub(r"<!-- measured (\w+) -->.*?<!-- end -->", measured, page, flags=re.DOTALL)
