@@ -104,7 +104,7 @@ def at(array, a, b, c, d):
 @njit
 def add_product(a, a_row, b, b_row, c, c_row, depth):
     """c += a @ b for ROWS × depth numbers at address a and depth × WIDTH numbers at b; rows of a begin a_row numbers apart."""
-    tile(BLOCK, a, a_row, 1, b, b_row, c, c_row, depth, np.float32(0))
+    tile(BLOCK, a, a_row, 1, b, b_row, c, c_row, depth, 0, np.float32(0))
 
 
 @njit(parallel=True)

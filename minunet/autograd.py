@@ -28,7 +28,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
-from minunet import arrays
+from minunet import accumulate, arrays
 from minunet.tensor import Tensor
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
@@ -111,16 +111,17 @@ class Function:
         while ready:
             node = ready.pop()
             gy = gradients.pop(node)
+            others = [gy, *(a for a in node._saved or () if arrays.is_array(a))]
             grads = node._run(gy)
             edges, node._edges = node._edges, ()
             for i, (edge, grad) in enumerate(zip(edges, grads, strict=True)):
                 if edge is None:
                     continue
                 if isinstance(edge, Tensor):
-                    shared = grad is gy or grad.base is not None or any(grad is g for j, g in enumerate(grads) if j != i)
-                    edge.accumulate(grad, owned=not shared)
+                    held = [*others, *(g for g in grads[:i] + grads[i + 1 :] if g is not None)]
+                    edge.accumulate(grad, owned=not any(arrays.array_module(grad).may_share_memory(grad, a) for a in held))
                     continue
-                gradients[edge] = gradients[edge] + grad if edge in gradients else grad
+                gradients[edge] = accumulate.K.add(gradients[edge], grad) if edge in gradients else grad
                 waiting[edge] -= 1
                 if waiting[edge] == 0:
                     ready.append(edge)

@@ -30,7 +30,8 @@ class _Block:
     """Memory from the operating system, and where it lies."""
 
     def __init__(self, size: int) -> None:
-        self.memory = mmap.mmap(-1, size)
+        own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # a forked process gets a copy
+        self.memory = mmap.mmap(-1, size, **own)
         self.size = size
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self.memory.madvise(mmap.MADV_HUGEPAGE)
@@ -47,6 +48,8 @@ class _Loan:
 
     def __del__(self) -> None:
         global _idle, _lent
+        if _waiting is None:  # the interpreter is shutting down
+            return
         _lent -= self.block.size
         _idle += self.block.size
         _waiting[self.block.size].append(self.block)

@@ -138,5 +138,7 @@ def center_crop(x: Tensor, size: Sequence[int]) -> Tensor:
     spatial = x.shape[2:]
     if len(size) != len(spatial) or any(want > have for want, have in zip(size, spatial, strict=True)):
         raise ValueError(f"center_crop: cannot cut {sizes_text(size)} out of {sizes_text(spatial)}.")
+    if tuple(size) == spatial:
+        return x
     starts = [(have - want) // 2 for want, have in zip(size, spatial, strict=True)]
     return getitem(x, (slice(None), slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True))))

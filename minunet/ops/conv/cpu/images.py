@@ -18,7 +18,7 @@ Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elem
 def as_image(x: Any) -> tuple[Any, Image]:
     """(N, C, *spatial) → the (N, D, H, W, C) view and how to walk it. Copies only where the channels do not lie side by side."""
     last = x.transpose(0, *range(2, x.ndim), 1)
-    if last.shape[-1] > 1 and last.strides[-1] != last.itemsize:
+    if (last.shape[-1] > 1 and last.strides[-1] != last.itemsize) or any(stride % last.itemsize for stride in last.strides):
         last = np.ascontiguousarray(last)
     volume = as_volume(last)
     return volume, walk(volume)
