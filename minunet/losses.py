@@ -17,10 +17,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from minunet import functional as F
 from minunet.arrays import Array, array_module, is_array
+from minunet.ops.losses import NOTHING, CrossEntropy, Overlap
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
@@ -39,11 +37,10 @@ def binary_cross_entropy(
     class_weights: (weight of class 0, weight of class 1). pixel_weights: (N, *spatial), as UNet's map that raises the borders between
     touching cells. w_i is their product, and 0 where the target is ignore_index; a batch with nothing but ignored pixels costs 0.
     """
-    target = _check("binary_cross_entropy", logits, target, ignore_index)
+    target = _check("binary_cross_entropy", logits, target)
     if logits.shape[1] != 1:
         raise ValueError(f"binary_cross_entropy takes logits of one channel, got {logits.shape[1]}. Use categorical_cross_entropy.")
-    weights = _weights(logits, target, class_weights, pixel_weights, ignore_index)
-    return _weighted_mean(_pixel_cross_entropy(logits, target, ignore_index), weights)
+    return _cross_entropy("binary_cross_entropy", logits, target, class_weights, pixel_weights, ignore_index)
 
 
 def categorical_cross_entropy(
@@ -63,13 +60,12 @@ def categorical_cross_entropy(
     normalization: "mean" is the formula above; "lecture" divides it by the number of classes too. Only the scale changes: the lecture's
     loss with learning rate |C|·η takes the same steps of gradient descent as the conventional one with η.
     """
-    target = _check("categorical_cross_entropy", logits, target, ignore_index)
+    target = _check("categorical_cross_entropy", logits, target)
     if logits.shape[1] < 2:
         raise ValueError("categorical_cross_entropy takes logits of two or more channels, got 1. Use binary_cross_entropy.")
     if normalization not in ("mean", "lecture"):
         raise ValueError(f"categorical_cross_entropy: normalization is 'mean' or 'lecture', got {normalization!r}.")
-    weights = _weights(logits, target, class_weights, pixel_weights, ignore_index)
-    loss = _weighted_mean(_pixel_cross_entropy(logits, target, ignore_index), weights)
+    loss = _cross_entropy("categorical_cross_entropy", logits, target, class_weights, pixel_weights, ignore_index)
     return loss / logits.shape[1] if normalization == "lecture" else loss
 
 
@@ -103,25 +99,18 @@ def dice_loss(
     smooth: s; it makes 0/0 a perfect score: an image without the object, and none predicted, costs 0.
     ignore_index: pixels with this target count in no sum.
     """
-    target = _check("dice_loss", logits, target, ignore_index)
+    target = _check("dice_loss", logits, target)
     if per not in ("sample", "batch"):
         raise ValueError(f"dice_loss: per is 'sample' or 'batch', got {per!r}.")
     if background and logits.shape[1] == 1:
         raise ValueError("dice_loss: logits of one channel hold no background to score; leave background=False.")
-    xp, classes, first = array_module(logits.data), logits.shape[1], 0 if background else 1
-    if classes == 1:
-        p = F.sigmoid(logits)  # (N, 1, *spatial)
-        classes = 2
-    else:
-        p = F.softmax(logits, dim=1)[:, first:]  # (N, C, *spatial) → (N, C − first, *spatial)
-    numbers = xp.arange(first, classes).reshape(-1, *(1,) * (logits.ndim - 2))
-    g = (target[:, None] == numbers).astype(logits.dtype)
-    if ignore_index is not None:
-        p = p * Tensor((target != ignore_index)[:, None].astype(logits.dtype))
-        g = g * (target != ignore_index)[:, None]
-    pixels = tuple(range(2, logits.ndim)) if per == "sample" else (0, *range(2, logits.ndim))
-    overlap = (p * Tensor(g)).sum(pixels)  # (N, C) or (C,)
-    sizes = p.sum(pixels) + Tensor(g.sum(pixels))
+    sums, unknown = Overlap.apply(logits, Tensor(target), **_options(logits, ignore_index))  # (2, N, C)
+    _refuse_unknown("dice_loss", logits, target, ignore_index, unknown)
+    if not background:
+        sums = sums[:, :, 1:]
+    if per == "batch":
+        sums = sums.sum(1)
+    overlap, sizes = sums[0], sums[1]
     return 1 - ((2 * overlap + smooth) / (sizes + smooth)).mean()
 
 
@@ -152,52 +141,44 @@ def lecture_dice_loss(logits: Tensor, target: Any) -> Tensor:
     alike, so a small object on a large background weighs as little as in a cross-entropy. And it is defined where the conventional
     ratio of sums would be 0/0. To train for overlap take `dice_loss`. Logits of one channel stand for |C| = 2 classes.
     """
-    target = _check("lecture_dice_loss", logits, target, None)
-    p = (-_pixel_cross_entropy(logits, target, None)).exp()  # (N, *spatial): ℓ = −ln p
+    target = _check("lecture_dice_loss", logits, target)
+    entropy, _, unknown = CrossEntropy.apply(logits, Tensor(target), None, None, each=True, **_options(logits, None))
+    _refuse_unknown("lecture_dice_loss", logits, target, None, unknown)
+    p = (-entropy).exp()  # (N, *spatial)
     return 1 - (2 * p / (p + 1)).mean() / max(logits.shape[1], 2)
 
 
-def _pixel_cross_entropy(logits: Tensor, target: Array, ignore_index: int | None) -> Tensor:
-    """(N, *spatial) −ln p of each pixel's true class; anything finite where the target is ignored."""
-    if ignore_index is not None:
-        target = target * (target != ignore_index)
-    if logits.shape[1] == 1:
-        truth = Tensor(target.astype(logits.dtype))
-        return F.binary_cross_entropy_with_logits(logits.reshape(target.shape), truth, reduction="none")
-    return F.cross_entropy(logits, Tensor(target), reduction="none")
-
-
-def _weighted_mean(losses: Tensor, weights: Array | None) -> Tensor:
+def _cross_entropy(name: str, logits: Tensor, target: Array, class_weights: Any, pixel_weights: Any, ignore_index: int | None) -> Tensor:
     """Σ w·ℓ / Σ w, 0 where all w are 0."""
-    if weights is None:
-        return losses.mean()
-    return (losses * Tensor(weights)).sum() / (float(weights.sum()) or 1.0)
+    weights = _weights(logits, target, class_weights, pixel_weights)
+    loss, total, unknown = CrossEntropy.apply(logits, Tensor(target), *weights, **_options(logits, ignore_index))
+    _refuse_unknown(name, logits, target, ignore_index, unknown)
+    return loss / (total.item() or 1.0)
 
 
-def _weights(logits: Tensor, target: Array, class_weights: Any, pixel_weights: Any, ignore_index: int | None) -> Array | None:
-    """(N, *spatial) the weight of each pixel, or None where all are 1."""
-    dtype = logits.dtype
-    counted = None if ignore_index is None else target != ignore_index
-    weights = None if counted is None else counted.astype(dtype)
+def _options(logits: Tensor, ignore_index: int | None) -> dict[str, Any]:
+    return {"ignored": NOTHING if ignore_index is None else ignore_index, "binary": logits.shape[1] == 1}
+
+
+def _weights(logits: Tensor, target: Array, class_weights: Any, pixel_weights: Any) -> tuple[Tensor | None, Tensor | None]:
+    """A weight for each class, (C,), and for each pixel, (N, *spatial); None for ones."""
+    dtype, each, pixels = logits.dtype, None, None
     if class_weights is not None:
         each = array_module(logits.data).asarray(class_weights, dtype=dtype)
         classes = max(logits.shape[1], 2)
         if each.shape != (classes,):
             raise ValueError(f"class_weights holds one number for each of the {classes} classes, got shape {each.shape}.")
-        chosen = each[target if counted is None else target * counted]
-        weights = chosen if weights is None else weights * chosen
     if pixel_weights is not None:
-        chosen = _on_device(logits, pixel_weights).astype(dtype)
-        if chosen.shape != target.shape:
+        pixels = _on_device(logits, pixel_weights).astype(dtype)
+        if pixels.shape != target.shape:
             raise ValueError(
-                f"pixel_weights has the target's shape {sizes_text(target.shape)}, got {sizes_text(chosen.shape) or 'a number'}."
+                f"pixel_weights has the target's shape {sizes_text(target.shape)}, got {sizes_text(pixels.shape) or 'a number'}."
             )
-        weights = chosen if weights is None else weights * chosen
-    return weights
+    return None if each is None else Tensor(each), None if pixels is None else Tensor(pixels)
 
 
-def _check(name: str, logits: Tensor, target: Any, ignore_index: int | None) -> Array:
-    """The target as an integer array; every way it can fail to fit the logits is said in one sentence."""
+def _check(name: str, logits: Tensor, target: Any) -> Array:
+    """The target as an integer array; every way its type and shape can fail to fit the logits is said in one sentence."""
     target = _on_device(logits, target)
     if logits.ndim < 2 or logits.shape[1] < 1:
         raise ValueError(f"{name} expects logits (N, C, *spatial), got {sizes_text(logits.shape) or 'a scalar'}.")
@@ -209,16 +190,19 @@ def _check(name: str, logits: Tensor, target: Any, ignore_index: int | None) -> 
             f"{name}: logits {sizes_text(logits.shape)} need a target {sizes_text(wanted)}, a class number for each pixel "
             f"and no channel axis; got {sizes_text(target.shape) or 'a scalar'}."
         )
-    target = target.astype(np.int64)
-    counted = target if ignore_index is None else target[target != ignore_index]
-    classes = max(logits.shape[1], 2)
-    if counted.size and (int(counted.min()) < 0 or int(counted.max()) >= classes):
+    return target
+
+
+def _refuse_unknown(name: str, logits: Tensor, target: Array, ignore_index: int | None, unknown: Tensor) -> None:
+    """Raises ValueError where `unknown` pixels, as counted in the pass over the logits, are of a class that the logits do not know."""
+    if unknown.item():
+        counted = target if ignore_index is None else target[target != ignore_index]
         odd = int(counted.min()) if int(counted.min()) < 0 else int(counted.max())
+        channels, last = logits.shape[1], max(logits.shape[1], 2) - 1
         raise ValueError(
-            f"{name}: the target holds class {odd}, but logits of {logits.shape[1]} channels know classes 0 … {classes - 1}. "
+            f"{name}: the target holds class {odd}, but logits of {channels} channels know classes 0 … {last}. "
             "Turn a mask of 0 and 255 into 0 and 1, or pass ignore_index."
         )
-    return target
 
 
 def _on_device(logits: Tensor, values: Any) -> Array:

@@ -4,49 +4,79 @@ Every loss is computed for each element (or each pixel), then reduced: 'none' ke
 by the number of elements, by the sum of the class weights that were used where targets are class numbers, or by the sum of
 the weights for `mse_loss` and `l1_loss`.
 
-Classes lie on axis 1 of (N, C, d₁, …), on axis 0 of (C). Losses over classes work on (C, M), M = N·d₁·…: few long rows,
-whatever the memory order of the input.
+Classes lie on axis 1 of (N, C, d₁, …), on axis 0 of (C). Cross-entropy, the overlaps that Dice is made of, and the binary cross-entropy
+have kernels: one pass over the logits each way, and where one number is wanted, no array of their size but the gradient. Light losses
+over classes work on (C, M), M = N·d₁·…: few long rows, whatever the memory order of the input.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minunet.arrays import array_module, is_float
 from minunet.autograd import Function
-from minunet.ops.activation import logistic
+from minunet.kernels import Kernels
 from minunet.ops.reduce import sum as sum_
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
+K: Any = Kernels(__name__, "entropy", "grad_entropy", "overlap", "grad_overlap", "binary_entropy", "grad_binary_entropy")
+NOTHING = -(2**63)  # the ignore_index of none
+
 
 class CrossEntropy(Function):
-    """y[i] = −w[i]·ln p[i, t[i]]    p = softmax over classes of x    ∂x[i, c] = w[i]·∂y[i]·(p[i, c] − [c = t[i]])
+    """y = Σ_i ℓ[i], or ℓ itself    ℓ[i] = s[i]·Σ_c q[i, c]·(−ln p[i, c])    p = softmax over classes of x
 
-    x (N, C, …), t (N, …) in 0 … C−1, w (N, …) or None for ones.
+    ∂x[i, c] = ∂y[i]·s[i]·(p[i, c]·Σ_k q[i, k] − q[i, c])        q[i, c] = w[c]·((1 − ε)·[c = t[i]] + ε/C)
+
+    x (N, C, …); t (N, …) in 0 … C−1; w (C) and s (N, …) or None for ones; ε is `smoothing`. Where t is `ignored`, ℓ and ∂x are 0.
+    binary: x (N, 1, …) is the logit of class 1 against class 0. That is two classes with logits 0 and x: their softmax is the sigmoid.
+    each: y is ℓ. Beside y come Σ_i s[i]·w[t[i]], what a mean divides by, and how many t are of no class: the caller refuses them.
     """
 
-    def forward(ctx, x: Any, target: Any, scale: Any) -> Any:
+    def forward(
+        ctx, x: Any, t: Any, w: Any, s: Any, *, ignored: int = NOTHING, smoothing: float = 0.0, each: bool = False, binary: bool = False
+    ) -> tuple[Any, Any, Any]:
         xp = array_module(x)
-        p = _class_rows(x)  # becomes x − max, then e^…, then the probabilities, in place
-        t = target.reshape(-1)
-        p -= p.max(axis=0)
-        y = -xp.take_along_axis(p, t[None], axis=0)[0]
-        xp.exp(p, out=p)
-        total = p.sum(axis=0)
-        p /= total
-        y += xp.log(total)
-        ctx.save(p, t, scale)
-        y = y.reshape(target.shape)
-        return y if scale is None else y * scale
+        pixels, numbers = _pixels(x), _numbers(t, x)
+        w = xp.ones(2 if binary else pixels.shape[1], x.dtype) if w is None else w
+        s = None if s is None else s.reshape(numbers.shape)
+        ctx.each, ctx.options = each, {"ignored": ignored, "smoothing": smoothing}
+        ctx.save(pixels, numbers, w, s)
+        y, total, unknown = K.entropy(pixels, numbers, w, s, each=each, **ctx.options)
+        return xp.asarray(y, dtype=x.dtype).reshape(t.shape if each else ()), xp.asarray(total), xp.asarray(unknown)
 
     def backward(ctx, gy: Any) -> Any:
-        p, t, scale = ctx.saved
-        p[t, array_module(p).arange(t.size)] -= 1
-        p *= (gy if scale is None else gy * scale).reshape(-1)
-        return _from_class_rows(p, ctx.shapes[0]), None, None
+        pixels, numbers, w, s = ctx.saved
+        gain: Any = gy
+        if ctx.each:
+            gy = gy.reshape(numbers.shape)
+            gain, s = 1, gy if s is None else gy * s
+        return K.grad_entropy(pixels, numbers, w, s, gain, **ctx.options).reshape(ctx.shapes[0]), None, None, None
+
+
+class Overlap(Function):
+    """y[0, n, c] = Σ_i p[n, c, i]·[c = t[n, i]]    y[1, n, c] = Σ_i p[n, c, i] + Σ_i [c = t[n, i]]    p = softmax over classes of x
+
+    ∂x[n, c, i] = p[n, c, i]·(d[n, c, i] − Σ_k d[n, k, i]·p[n, k, i])        d[n, c, i] = ∂y[0, n, c]·[c = t[n, i]] + ∂y[1, n, c]
+
+    x (N, C, …), t (N, …); `ignored` and `binary` as in CrossEntropy. Beside y comes how many t are of no class.
+    """
+
+    def forward(ctx, x: Any, t: Any, *, ignored: int = NOTHING, binary: bool = False) -> tuple[Any, Any]:
+        xp = array_module(x)
+        pixels, numbers = _pixels(x), _numbers(t, x)
+        ctx.ignored = ignored
+        ctx.save(pixels, numbers)
+        (both, predicted, true), unknown = K.overlap(pixels, numbers, 2 if binary else pixels.shape[1], ignored=ignored)
+        return xp.stack([both, predicted + true]).astype(x.dtype), xp.asarray(unknown)
+
+    def backward(ctx, gy: Any) -> Any:
+        pixels, numbers = ctx.saved
+        return K.grad_overlap(pixels, numbers, *gy, ignored=ctx.ignored).reshape(ctx.shapes[0]), None
 
 
 class SoftCrossEntropy(Function):
@@ -111,26 +141,40 @@ class BinaryCrossEntropy(Function):
 
 
 class BinaryCrossEntropyWithLogits(Function):
-    """y = (1−t)·x + (1 + (v−1)t)·ln(1 + e⁻ˣ)    which is −(v·t·ln σ(x) + (1−t)·ln(1−σ(x))), v the weight of positives
+    """y = Σ_i ℓ[i], or ℓ itself    ℓ = −(v·t·ln σ(x) + (1−t)·ln(1−σ(x))), v the weight of positives
 
-    ∂x = ∂y·((1 + (v−1)t)·σ(x) − v·t)    ∂t = ∂y·((v−1)·ln(1 + e⁻ˣ) − x)
+    = (1 − t + v·t)·ln(1 + e^−|x|) + (where x > 0: (1−t)·x, else −v·t·x)        nothing overflows, nothing cancels
+
+    ∂x = ∂y·((1 − t + v·t)·σ(x) − v·t)    ∂t = ∂y·((v−1)·ln(1 + e⁻ˣ) − x)
     """
 
-    def forward(ctx, x: Any, t: Any, v: Any) -> Any:
+    def forward(ctx, x: Any, t: Any, v: Any, *, each: bool) -> Any:
         xp = array_module(x)
-        softplus = xp.log1p(xp.exp(-abs(x)))
-        softplus += xp.maximum(-x, 0)  # ln(1 + e⁻ˣ)
-        ctx.save(x, t, v, softplus if ctx.needs[1] else None)
-        return (1 - t) * x + (softplus if v is None else (1 + (v - 1) * t) * softplus)
+        ctx.each = each
+        ctx.axes = sorted(range(x.ndim), key=lambda a: -abs(x.strides[a]))  # the order of x in memory
+        flat = [None if a is None else ctx.flat(a) for a in (x, t, None if v is None else xp.broadcast_to(v, x.shape))]
+        ctx.save(*flat)
+        y = K.binary_entropy(*flat, each=each)
+        return ctx.shaped(y) if each else xp.asarray(y, dtype=x.dtype)
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
-        x, t, v, softplus = ctx.saved
+        x, t, v = ctx.saved
+        xp = array_module(gy)
+        factor, gain = (ctx.flat(gy), 1) if ctx.each else (None, gy)
         gx = gt = None
         if ctx.needs[0]:
-            gx = gy * (logistic(x) - t if v is None else (1 + (v - 1) * t) * logistic(x) - v * t)
+            gx = ctx.shaped(K.grad_binary_entropy(x, t, v, factor, gain))
         if ctx.needs[1]:
-            gt = gy * (-x if v is None else (v - 1) * softplus - x)
+            gt = -x if v is None else (v - 1) * (xp.log1p(xp.exp(-abs(x))) + xp.maximum(-x, 0)) - x
+            gt = ctx.shaped(gt * (gain if factor is None else factor))
         return gx, gt, None
+
+    def flat(ctx, a: Any) -> Any:
+        return a.transpose(ctx.axes).reshape(-1)
+
+    def shaped(ctx, a: Any) -> Any:
+        shape = [ctx.shapes[0][axis] for axis in ctx.axes]
+        return a.reshape(shape).transpose(sorted(range(len(shape)), key=ctx.axes.__getitem__))
 
 
 class SquaredError(Function):
@@ -179,6 +223,21 @@ def _from_class_rows(rows: Any, shape: tuple[int, ...]) -> Any:
     return array_module(rows).moveaxis(rows.reshape(rows.shape[0], *_without_classes(shape)), 0, _class_axis(shape))
 
 
+def _pixels(x: Any) -> Any:
+    """(N, C, d₁, …) or (C) → (N, C, P), a view in either memory order."""
+    n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
+    return x.reshape(n, c, math.prod(x.shape[2:]))
+
+
+def _numbers(t: Any, x: Any) -> Any:
+    """Class numbers (N, d₁, …) for logits x → (N, P), of one of the two types that kernels read."""
+    if t.dtype.kind == "b":
+        t = t.view("uint8")
+    elif t.dtype != "uint8":
+        t = t.astype("int64", copy=False)
+    return t.reshape(_pixels(x).shape[::2])
+
+
 def _check_float(name: str, input: Tensor) -> None:
     if not is_float(input.data):
         raise TypeError(f"{name} expects floating-point input, got {input.dtype}. Convert with input.astype('float32').")
@@ -208,35 +267,35 @@ def _reduce(loss: Tensor, reduction: str, divisor: Any = None) -> Tensor:
         return loss
     if reduction == "sum":
         return sum_(loss)
+    return _divide(sum_(loss), loss.size if divisor is None else divisor)
+
+
+def _divide(total: Tensor, count: Any) -> Tensor:
     with np.errstate(invalid="ignore"):  # the mean of nothing is NaN, as in PyTorch
-        return sum_(loss) / (loss.size if divisor is None else divisor)
+        return total / count
 
 
-def _class_target(name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor | None]:
-    """Class numbers with 0 where they are ignored, and each one's factor (its class's weight, 0 where ignored) or None for ones."""
-    xp = array_module(input.data)
-    classes = input.shape[_class_axis(input.shape)]
-    index = target.data
+def _check_class_numbers(name: str, input: Tensor, target: Tensor) -> None:
     expected = _without_classes(input.shape)
     if target.shape != expected:
         raise ValueError(
-            f"{name}: for input {sizes_text(input.shape)} with its {classes} classes on axis {_class_axis(input.shape)} a target of class "
-            f"numbers is {sizes_text(expected) or 'a scalar'}; got {sizes_text(target.shape) or 'a scalar'}."
+            f"{name}: for input {sizes_text(input.shape)} with its {input.shape[_class_axis(input.shape)]} classes on axis "
+            f"{_class_axis(input.shape)} a target of class numbers is {sizes_text(expected) or 'a scalar'}; "
+            f"got {sizes_text(target.shape) or 'a scalar'}."
         )
-    if index.dtype.kind == "b":
-        index = index.astype("uint8")
-    kept = index != ignore_index
-    unknown = kept & ((index < 0) | (index >= classes))
+
+
+def _refuse_unknown(name: str, input: Tensor, target: Tensor, ignore_index: int) -> None:
+    """Raises ValueError where the target holds numbers of no class."""
+    xp, index = array_module(input.data), target.data
+    classes = input.shape[_class_axis(input.shape)]
+    unknown = (index != ignore_index) & ((index < 0) | (index >= classes))
     if unknown.any():
         values = [int(v) for v in xp.unique(index[unknown])[:5]]
         raise ValueError(
             f"{name}: the target holds {', '.join(map(str, values))}, but the input has {classes} classes, 0 … {classes - 1}. "
             f"Map the mask's values to class numbers, or leave a value out with ignore_index={values[0]}."
         )
-    if kept.all():
-        return Tensor(index), None if weight is None else Tensor(weight.data[index])
-    index = xp.where(kept, index, 0)
-    return Tensor(index), Tensor(kept.astype(input.dtype) if weight is None else weight.data[index] * kept)
 
 
 def _check_classes(name: str, input: Tensor, weight: Tensor | None) -> None:
@@ -269,24 +328,28 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}.")
     classes = input.shape[_class_axis(input.shape)]
-    divisor = None
     if target.dtype.kind == "f":
         if ignore_index >= 0:
             raise ValueError("cross_entropy: ignore_index belongs to a target of class numbers; this one holds probabilities.")
         _check_alike("cross_entropy with probabilities as target", input, target)
         wanted = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
     else:
-        index, scale = _class_target("cross_entropy", input, target, weight, ignore_index)
-        divisor = None if scale is None else scale.data.sum()
-        if not label_smoothing:
-            return _reduce(CrossEntropy.apply(input, index, scale), reduction, divisor)
-        hot = array_module(input.data).arange(classes)[:, None] == index.data.reshape(-1)  # (C, M)
-        smooth = (1 - label_smoothing) * hot + label_smoothing / classes
-        smooth *= (target.data != ignore_index).reshape(-1)
-        wanted = Tensor(_from_class_rows(smooth.astype(input.dtype), input.shape))
+        _check_class_numbers("cross_entropy", input, target)
+        loss, total, unknown = CrossEntropy.apply(
+            input,
+            target,
+            None if weight is None else weight.detach(),
+            None,
+            ignored=ignore_index,
+            smoothing=label_smoothing,
+            each=reduction == "none",
+        )
+        if unknown.item():
+            _refuse_unknown("cross_entropy", input, target, ignore_index)
+        return _divide(loss, total.item()) if reduction == "mean" else loss
     if weight is not None:
         wanted = wanted * weight.reshape(classes, *(1,) * max(input.ndim - 2, 0))  # (C, 1, …), against (N, C, …)
-    return _reduce(SoftCrossEntropy.apply(input, wanted), reduction, divisor)
+    return _reduce(SoftCrossEntropy.apply(input, wanted), reduction)
 
 
 def nll_loss(
@@ -303,8 +366,15 @@ def nll_loss(
     _check_classes("nll_loss", input, weight)
     if target.dtype.kind == "f":
         raise TypeError(f"nll_loss: target holds class numbers, of an integer type; got {target.dtype}.")
-    index, scale = _class_target("nll_loss", input, target, weight, ignore_index)
-    return _reduce(NLL.apply(input, index, scale), reduction, None if scale is None else scale.data.sum())
+    _check_class_numbers("nll_loss", input, target)
+    _refuse_unknown("nll_loss", input, target, ignore_index)
+    xp = array_module(input.data)
+    kept = target.data != ignore_index
+    index = xp.where(kept, target.data, 0).astype("int64")
+    if weight is None and kept.all():
+        return _reduce(NLL.apply(input, Tensor(index), None), reduction)
+    scale = kept.astype(input.dtype) if weight is None else weight.data[index] * kept
+    return _reduce(NLL.apply(input, Tensor(index), Tensor(scale)), reduction, scale.sum())
 
 
 def binary_cross_entropy(
@@ -346,7 +416,10 @@ def binary_cross_entropy_with_logits(
     """
     _check_options("binary_cross_entropy_with_logits", size_average, reduce, reduction)
     _check_alike("binary_cross_entropy_with_logits", input, target)
-    loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight)
+    if weight is None and reduction != "none":
+        loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight, each=False)
+        return _divide(loss, input.size) if reduction == "mean" else loss
+    loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight, each=True)
     return _reduce(loss if weight is None else loss * weight, reduction)
 
 

@@ -1,0 +1,316 @@
+"""The losses in Numba: one pass over the logits forward and one backward, whatever their memory order.
+
+The pixels of a sample are cut into chunks of fixed size, which run in parallel, and a chunk into blocks. A block's logits are copied
+into rows, one a class, which stay in the first cache; there every step is a loop over one row, with no branches and few operands, so
+that it becomes vector code. Sums are float64, one for each column of the rows; columns are joined in order, then chunks: the result
+does not depend on the number of threads.
+
+The backward computes the softmax again instead of reading a saved one: that moves fewer bytes, and keeps none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from minunet import memory
+from minunet.explog import exp, log1p
+
+CHUNK = 8192  # pixels: some tens of microseconds of work
+BLOCK = 256
+
+
+def _chunks(pixels: int) -> int:
+    return -(-pixels // CHUNK)
+
+
+def _empty_like(x: Any) -> Any:
+    """(N, C, P), dense, with classes or pixels innermost as in x."""
+    n, classes, pixels = x.shape
+    if x.strides[1] < x.strides[2]:
+        return memory.empty((n, pixels, classes), x.dtype).transpose(0, 2, 1)
+    return memory.empty(x.shape, x.dtype)
+
+
+def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, ignored: int, each: bool) -> tuple[Any, Any, Any]:
+    n, _, pixels = x.shape
+    losses = memory.empty((n, pixels), x.dtype) if each else None
+    sums = np.zeros((n, _chunks(pixels), 3))
+    _entropy(x, target, weight, *_smoothed(weight, smoothing), scale, ignored, losses, sums)
+    total, weights, unknown = sums.sum(axis=(0, 1))
+    return losses if each else total, weights, unknown
+
+
+def grad_entropy(x: Any, target: Any, weight: Any, factor: Any, gain: Any, *, smoothing: float, ignored: int) -> Any:
+    gx = _empty_like(x)
+    smoothed = _smoothed(weight, smoothing)
+    _grad_entropy(x, target, weight, *smoothed, factor, x.dtype.type(gain), ignored, _chunks(x.shape[2]), gx)
+    return gx
+
+
+def _smoothed(weight: Any, smoothing: float) -> tuple[Any, Any, Any]:
+    """How much of the true class's weight stays with it, what every class gets (C,), and the sum of that."""
+    spread = (weight * (smoothing / max(len(weight), 1))).astype(weight.dtype)
+    return weight.dtype.type(1 - smoothing), spread, spread.sum()
+
+
+def overlap(x: Any, target: Any, classes: int, *, ignored: int) -> tuple[Any, Any]:
+    n, _, pixels = x.shape
+    sums, unknown = np.zeros((n, _chunks(pixels), 3, classes)), np.zeros((n, _chunks(pixels)))
+    _overlap(x, target, ignored, sums, unknown)
+    return sums.sum(axis=1).swapaxes(0, 1), unknown.sum()
+
+
+def grad_overlap(x: Any, target: Any, hit: Any, size: Any, *, ignored: int) -> Any:
+    gx = _empty_like(x)
+    _grad_overlap(x, target, hit, size, ignored, _chunks(x.shape[2]), gx)
+    return gx
+
+
+def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
+    losses = memory.empty(x.shape, x.dtype) if each else None
+    sums = np.zeros(_chunks(len(x)))
+    _binary_entropy(x, target, positive, losses, sums)
+    return losses if each else sums.sum()
+
+
+def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: Any) -> Any:
+    gx = memory.empty(x.shape, x.dtype)
+    _grad_binary_entropy(x, target, positive, factor, x.dtype.type(gain), _chunks(len(x)), gx)
+    return gx
+
+
+@njit(nogil=True, cache=True)
+def _load(x, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-def]
+    """z[c]: the logits of class c of pixels start … stop − 1, k: their class numbers, −1 where ignored. Returns how many numbers are of
+    no class. Where x has a channel less than z has rows, row 0 is 0."""
+    classes, first = z.shape[0], z.shape[0] - x.shape[1]
+    z[:first] = 0
+    for c in range(first, classes):
+        row, channel = z[c], x[n, c - first, start:stop]
+        for i in range(stop - start):
+            row[i] = channel[i]
+    numbers, unknown = target[n, start:stop], 0
+    for i in range(stop - start):
+        number = np.int64(numbers[i])
+        left_out, exists = number == ignored, (number >= 0) & (number < classes)
+        unknown += 0 if left_out | exists else 1
+        k[i] = number if exists & (not left_out) else -1
+    return unknown
+
+
+@njit(nogil=True, cache=True)
+def _store(z, n, start, stop, gx):  # type: ignore[no-untyped-def]
+    first = z.shape[0] - gx.shape[1]
+    for c in range(first, z.shape[0]):
+        row, channel = z[c], gx[n, c - first, start:stop]
+        for i in range(stop - start):
+            channel[i] = row[i]
+
+
+@njit(nogil=True, cache=True)
+def _log_total(z, count, top, rest):  # type: ignore[no-untyped-def]
+    """top: the largest logit m; rest: Σ e^(z − m) over all the others. ln Σ e^z is m + ln(1 + rest), exact however sure the network is.
+    The rows are left in another order."""
+    first = z[0]
+    for i in range(count):
+        top[i] = first[i]
+    for c in range(1, z.shape[0]):
+        row = z[c]
+        for i in range(count):
+            value, best = row[i], top[i]
+            top[i] = value if value > best else best
+            row[i] = best if value > best else value
+    for i in range(count):
+        rest[i] = top[i] - top[i]  # 0; NaN where m is infinite
+    for c in range(1, z.shape[0]):
+        row = z[c]
+        for i in range(count):
+            rest[i] += exp(row[i] - top[i])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _softmax(z, count, top, inverse):  # type: ignore[no-untyped-def]
+    """z[c] ← e^(z[c] − m), inverse ← 1 / Σ of them: their product is p. m, the largest logit, keeps the exponents from overflowing."""
+    one, first = z.dtype.type(1), z[0]
+    for i in range(count):
+        top[i] = first[i]
+        inverse[i] = one - one
+    for c in range(1, z.shape[0]):
+        row = z[c]
+        for i in range(count):
+            top[i] = row[i] if row[i] > top[i] else top[i]
+    for c in range(z.shape[0]):
+        row = z[c]
+        for i in range(count):
+            e = exp(row[i] - top[i])
+            inverse[i] += e
+            row[i] = e
+    for i in range(count):
+        inverse[i] = one / inverse[i]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _entropy(x, target, weight, keep, spread, all_spread, scale, ignored, losses, sums):  # type: ignore[no-untyped-def]
+    classes, pixels, chunks, dtype = len(weight), x.shape[2], sums.shape[1], x.dtype
+    zero = dtype.type(0)
+    for item in prange(x.shape[0] * chunks):
+        n, chunk = item // chunks, item % chunks
+        z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
+        top, rest, true = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        w, other = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        loss_sums, weight_sums = np.zeros(BLOCK), np.zeros(BLOCK)
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
+            stop = min(start + BLOCK, pixels)
+            count = stop - start
+            sums[n, chunk, 2] += _load(x, target, n, start, stop, ignored, z, k)
+            for i in range(count):
+                w[i] = true[i] = other[i] = zero
+            for c in range(classes):
+                row, number, w_c, spread_c = z[c], np.int32(c), weight[c], spread[c]
+                for i in range(count):
+                    true[i] += row[i] if k[i] == number else zero
+                    w[i] += w_c if k[i] == number else zero
+                if all_spread != zero:
+                    for i in range(count):
+                        other[i] += spread_c * row[i]
+            _log_total(z, count, top, rest)
+            for i in range(count):
+                loss = (keep * w[i] + all_spread) * log1p(rest[i]) + keep * w[i] * (top[i] - true[i])
+                rest[i] = zero if k[i] < 0 else loss
+            if all_spread != zero:
+                for i in range(count):
+                    rest[i] += zero if k[i] < 0 else all_spread * top[i] - other[i]
+            if scale is not None:
+                scales = scale[n, start:stop]
+                for i in range(count):
+                    rest[i] *= scales[i]
+                    w[i] *= scales[i]
+            for i in range(count):
+                loss_sums[i] += rest[i]
+                weight_sums[i] += w[i]
+            if losses is not None:
+                losses[n, start:stop] = rest[:count]
+        sums[n, chunk, 0], sums[n, chunk, 1] = loss_sums.sum(), weight_sums.sum()
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _grad_entropy(x, target, weight, keep, spread, all_spread, factor, gain, ignored, chunks, gx):  # type: ignore[no-untyped-def]
+    classes, pixels, dtype = len(weight), x.shape[2], x.dtype
+    zero = dtype.type(0)
+    for item in prange(x.shape[0] * chunks):
+        n, chunk = item // chunks, item % chunks
+        z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
+        top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        g, w = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
+            stop = min(start + BLOCK, pixels)
+            count = stop - start
+            _load(x, target, n, start, stop, ignored, z, k)
+            _softmax(z, count, top, inverse)
+            for i in range(count):
+                g[i], w[i] = zero if k[i] < 0 else gain, zero
+            if factor is not None:
+                factors = factor[n, start:stop]
+                for i in range(count):
+                    g[i] *= factors[i]
+            for c in range(classes):
+                number, w_c = np.int32(c), weight[c]
+                for i in range(count):
+                    w[i] += w_c if k[i] == number else zero
+            for i in range(count):
+                w[i] *= keep * g[i]
+                inverse[i] *= w[i] + all_spread * g[i]
+            for c in range(classes):
+                row, number, spread_c = z[c], np.int32(c), spread[c]
+                for i in range(count):
+                    row[i] = row[i] * inverse[i] - (w[i] if k[i] == number else zero) - spread_c * g[i]
+            _store(z, n, start, stop, gx)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _overlap(x, target, ignored, sums, unknown):  # type: ignore[no-untyped-def]
+    classes, pixels, chunks, dtype = sums.shape[3], x.shape[2], sums.shape[1], x.dtype
+    for item in prange(x.shape[0] * chunks):
+        n, chunk = item // chunks, item % chunks
+        z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
+        top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        both, predicted, true = np.zeros((classes, BLOCK)), np.zeros((classes, BLOCK)), np.zeros((classes, BLOCK))
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
+            stop = min(start + BLOCK, pixels)
+            count = stop - start
+            unknown[n, chunk] += _load(x, target, n, start, stop, ignored, z, k)
+            _softmax(z, count, top, inverse)
+            for c in range(classes):
+                row, number, both_c, predicted_c, true_c = z[c], np.int32(c), both[c], predicted[c], true[c]
+                for i in range(count):
+                    p = np.float64(row[i] * inverse[i])
+                    both_c[i] += p if k[i] == number else 0.0
+                    predicted_c[i] += 0.0 if k[i] < 0 else p
+                for i in range(count):
+                    true_c[i] += 1.0 if k[i] == number else 0.0
+        for c in range(classes):
+            sums[n, chunk, 0, c], sums[n, chunk, 1, c], sums[n, chunk, 2, c] = both[c].sum(), predicted[c].sum(), true[c].sum()
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _grad_overlap(x, target, hit, size, ignored, chunks, gx):  # type: ignore[no-untyped-def]
+    classes, pixels, dtype = hit.shape[1], x.shape[2], x.dtype
+    zero = dtype.type(0)
+    for item in prange(x.shape[0] * chunks):
+        n, chunk = item // chunks, item % chunks
+        z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
+        top, inverse, mean = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
+            stop = min(start + BLOCK, pixels)
+            count = stop - start
+            _load(x, target, n, start, stop, ignored, z, k)
+            _softmax(z, count, top, inverse)
+            for i in range(count):
+                inverse[i], mean[i] = zero if k[i] < 0 else inverse[i], zero
+            for c in range(classes):
+                row, number, hit_c, size_c = z[c], np.int32(c), hit[n, c], size[n, c]
+                for i in range(count):
+                    row[i] *= inverse[i]
+                    mean[i] += row[i] * ((hit_c if k[i] == number else zero) + size_c)
+            for c in range(classes):
+                row, number, hit_c, size_c = z[c], np.int32(c), hit[n, c], size[n, c]
+                for i in range(count):
+                    row[i] *= (hit_c if k[i] == number else zero) + size_c - mean[i]
+            _store(z, n, start, stop, gx)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _binary_entropy(x, target, positive, losses, sums):  # type: ignore[no-untyped-def]
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for chunk in prange(len(sums)):
+        row, loss_sums = np.empty(BLOCK, x.dtype), np.zeros(BLOCK)
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(x)), BLOCK):
+            stop = min(start + BLOCK, len(x))
+            logits, targets = x[start:stop], target[start:stop]
+            for i in range(stop - start):
+                z, t = logits[i], targets[i]
+                p = t if positive is None else positive[start + i] * t
+                row[i] = (one - t + p) * log1p(exp(-abs(z))) + ((one - t) * z if z > zero else -p * z)
+            for i in range(stop - start):
+                loss_sums[i] += row[i]
+            if losses is not None:
+                losses[start:stop] = row[: stop - start]
+        sums[chunk] = loss_sums.sum()
+
+
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+def _grad_binary_entropy(x, target, positive, factor, gain, chunks, gx):  # type: ignore[no-untyped-def]
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for chunk in prange(chunks):
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(x)), BLOCK):
+            stop = min(start + BLOCK, len(x))
+            logits, targets, out = x[start:stop], target[start:stop], gx[start:stop]
+            for i in range(stop - start):
+                z, t = logits[i], targets[i]
+                p = t if positive is None else positive[start + i] * t
+                e = exp(-abs(z))
+                g = gain if factor is None else gain * factor[start + i]
+                out[i] = g * ((one - t + p) * ((e if z < zero else one) / (one + e)) - p)
