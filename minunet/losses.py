@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from minunet.arrays import Array, array_module, is_array
-from minunet.ops.losses import NOTHING, CrossEntropy, Overlap
+from minunet.ops.losses import NOTHING, CrossEntropy, Dice
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
@@ -104,14 +104,10 @@ def dice_loss(
         raise ValueError(f"dice_loss: per is 'sample' or 'batch', got {per!r}.")
     if background and logits.shape[1] == 1:
         raise ValueError("dice_loss: logits of one channel hold no background to score; leave background=False.")
-    sums, unknown = Overlap.apply(logits, Tensor(target), **_options(logits, ignore_index))  # (2, N, C)
+    options = _options(logits, ignore_index) | {"per_batch": per == "batch", "first": 0 if background else 1, "smooth": smooth}
+    loss, unknown = Dice.apply(logits, Tensor(target), **options)
     _refuse_unknown("dice_loss", logits, target, ignore_index, unknown)
-    if not background:
-        sums = sums[:, :, 1:]
-    if per == "batch":
-        sums = sums.sum(1)
-    overlap, sizes = sums[0], sums[1]
-    return 1 - ((2 * overlap + smooth) / (sizes + smooth)).mean()
+    return loss
 
 
 def dice_cross_entropy(

@@ -37,3 +37,48 @@ def test_it_equals_log_softmax_and_nll_loss():
         grads.append((loss.item(), logits.grad))
     assert grads[0][0] == pytest.approx(grads[1][0], rel=1e-14)
     np.testing.assert_allclose(grads[0][1], grads[1][1], atol=1e-16)
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_reaches_the_loss_and_its_pixel_alone(channels, dtype):
+    x = RNG.standard_normal((1, channels, 700)).astype(dtype)
+    x[0, 1, 3] = np.nan
+    logits = Tensor(x, requires_grad=True)
+    loss = F.cross_entropy(logits, Tensor(np.zeros((1, 700), int)))
+    loss.backward()
+    assert np.isnan(loss.item())
+    assert np.isnan(logits.grad[0, :, 3]).all()
+    assert np.isfinite(np.delete(logits.grad, 3, axis=2)).all()
+
+
+def test_a_loss_far_below_one_keeps_its_digits():
+    """ln(1 + e⁻³⁰) is 1e-13, though 1 + e⁻³⁰ is 1 in float32."""
+    x = np.zeros((1, 3, 4), np.float32)
+    x[:, 1] = 30
+    loss = F.cross_entropy(Tensor(x), Tensor(np.ones((1, 4), int)))
+    assert loss.item() == pytest.approx(2 * np.exp(-30), rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_class_ruled_out_by_minus_infinity(classes):
+    x = Tensor(np.array([[-np.inf, *range(classes - 1)]]), requires_grad=True)
+    loss = F.cross_entropy(x, Tensor(np.array([1])))
+    loss.backward()
+    assert np.isfinite(loss.item())
+    assert np.isfinite(x.grad).all()
+    assert x.grad[0, 0] == 0
+
+
+def test_a_slice_of_a_wider_buffer_gives_the_same():
+    """Pixels that lie further apart than their classes take room, over more pixels than one chunk holds."""
+    wide, target = RNG.standard_normal((2, 100, 100, 7)).astype(np.float32), RNG.integers(0, 3, (2, 100, 100))
+    part = np.moveaxis(wide[..., 2:5], -1, 1)
+    results = []
+    for x in (part, part.copy()):
+        logits = Tensor(x, requires_grad=True)
+        loss = F.cross_entropy(logits, Tensor(target))
+        loss.backward()
+        results.append((loss.item(), logits.grad))
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])

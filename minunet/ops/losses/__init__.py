@@ -4,7 +4,7 @@ Every loss is computed for each element (or each pixel), then reduced: 'none' ke
 by the number of elements, by the sum of the class weights that were used where targets are class numbers, or by the sum of
 the weights for `mse_loss` and `l1_loss`.
 
-Classes lie on axis 1 of (N, C, d₁, …), on axis 0 of (C). Cross-entropy, the overlaps that Dice is made of, and the binary cross-entropy
+Classes lie on axis 1 of (N, C, d₁, …), on axis 0 of (C). Cross-entropy, Dice, and the binary cross-entropy
 have kernels: one pass over the logits each way, and where one number is wanted, no array of their size but the gradient. Light losses
 over classes work on (C, M), M = N·d₁·…: few long rows, whatever the memory order of the input.
 """
@@ -58,25 +58,38 @@ class CrossEntropy(Function):
         return K.grad_entropy(pixels, numbers, w, s, gain, **ctx.options).reshape(ctx.shapes[0]), None, None, None
 
 
-class Overlap(Function):
-    """y[0, n, c] = Σ_i p[n, c, i]·[c = t[n, i]]    y[1, n, c] = Σ_i p[n, c, i] + Σ_i [c = t[n, i]]    p = softmax over classes of x
+class Dice(Function):
+    """y = 1 − 1/K·Σ_nc (2·O + s)/(S + s)    O[n, c] = Σ_i p[n, c, i]·[c = t[n, i]]    S[n, c] = Σ_i p[n, c, i] + Σ_i [c = t[n, i]]
 
-    ∂x[n, c, i] = p[n, c, i]·(d[n, c, i] − Σ_k d[n, k, i]·p[n, k, i])        d[n, c, i] = ∂y[0, n, c]·[c = t[n, i]] + ∂y[1, n, c]
+    p = softmax over classes of x    ∂x[n, c, i] = p[n, c, i]·(d[n, c, i] − Σ_k d[n, k, i]·p[n, k, i])
 
-    x (N, C, …), t (N, …); `ignored` and `binary` as in CrossEntropy. Beside y comes how many t are of no class.
+    d[n, c, i] = ∂O[n, c]·[c = t[n, i]] + ∂S[n, c]    ∂O = −∂y/K·2/(S + s)    ∂S = ∂y/K·(2·O + s)/(S + s)²
+
+    x (N, C, …), t (N, …); s is `smooth`; K is the number of ratios. per_batch: O and S are summed over n first. first: the class to begin
+    with, of the others no ratio is taken. `ignored` and `binary` as in CrossEntropy. Beside y comes how many t are of no class.
     """
 
-    def forward(ctx, x: Any, t: Any, *, ignored: int = NOTHING, binary: bool = False) -> tuple[Any, Any]:
+    def forward(
+        ctx, x: Any, t: Any, *, per_batch: bool, first: int, smooth: float, ignored: int = NOTHING, binary: bool = False
+    ) -> tuple[Any, Any]:
         xp = array_module(x)
         pixels, numbers = _pixels(x), _numbers(t, x)
-        ctx.ignored = ignored
-        ctx.save(pixels, numbers)
         (both, predicted, true), unknown = K.overlap(pixels, numbers, 2 if binary else pixels.shape[1], ignored=ignored)
-        return xp.stack([both, predicted + true]).astype(x.dtype), xp.asarray(unknown)
+        sizes = predicted + true
+        if per_batch:
+            both, sizes = both.sum(axis=0, keepdims=True), sizes.sum(axis=0, keepdims=True)
+        above, below = 2 * both[:, first:] + smooth, sizes[:, first:] + smooth
+        ctx.first, ctx.ignored = first, ignored
+        ctx.save(pixels, numbers, above, below)
+        return xp.asarray(1 - (above / below).mean(), dtype=x.dtype), xp.asarray(unknown)
 
     def backward(ctx, gy: Any) -> Any:
-        pixels, numbers = ctx.saved
-        return K.grad_overlap(pixels, numbers, *gy, ignored=ctx.ignored).reshape(ctx.shapes[0]), None
+        pixels, numbers, above, below = ctx.saved
+        xp = array_module(gy)
+        d = xp.zeros((2, len(pixels), ctx.first + above.shape[1]), gy.dtype)
+        g = gy / above.size
+        d[0, :, ctx.first :], d[1, :, ctx.first :] = -2 * g / below, g * above / below**2
+        return K.grad_overlap(pixels, numbers, *d, ignored=ctx.ignored).reshape(ctx.shapes[0]), None
 
 
 class SoftCrossEntropy(Function):

@@ -133,8 +133,17 @@ def _log_total(z, count, top, rest):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _softmax(z, count, top, inverse):  # type: ignore[no-untyped-def]
-    """z[c] ← e^(z[c] − m), inverse ← 1 / Σ of them: their product is p. m, the largest logit, keeps the exponents from overflowing."""
+    """z[c] ← e^(z[c] − m), inverse ← 1 / Σ of them: their product is p. m, the largest logit, keeps the exponents from overflowing.
+    Of two classes, one has the exponential 1."""
     one, first = z.dtype.type(1), z[0]
+    if z.shape[0] == 2:
+        second = z[1]
+        for i in range(count):
+            d = second[i] - first[i]
+            e = exp(-abs(d))
+            first[i], second[i] = (e, one) if d > one - one else (one, e)
+            inverse[i] = one / (one + e)
+        return
     for i in range(count):
         top[i] = first[i]
         inverse[i] = one - one
