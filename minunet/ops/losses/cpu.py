@@ -19,7 +19,7 @@ from minunet import memory
 from minunet.explog import exp, log1p
 
 CHUNK = 8192  # pixels: some tens of microseconds of work
-BLOCK = 256
+BLOCK = 512
 
 
 def _chunks(pixels: int) -> int:
