@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from minunet import Tensor
+from minunet import Tensor, losses
 from minunet import functional as F
+from tests.conftest import require
 
 RNG = np.random.default_rng(0)
 
@@ -82,3 +83,25 @@ def test_a_slice_of_a_wider_buffer_gives_the_same():
         results.append((loss.item(), logits.grad))
     assert results[0][0] == results[1][0]
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_threads_do_not_change_a_bit_over_many_chunks():
+    numba = require("numba")
+    x, target = RNG.standard_normal((3, 2, 150, 150)).astype(np.float32), RNG.integers(0, 2, (3, 150, 150))
+    before, results = numba.get_num_threads(), []
+    functions = (
+        lambda x: F.cross_entropy(x, Tensor(target), label_smoothing=0.1),
+        lambda x: losses.dice_loss(x, target),
+        lambda x: F.binary_cross_entropy_with_logits(x, Tensor(abs(x.data))),
+    )
+    try:
+        for threads in range(1, min(numba.config.NUMBA_NUM_THREADS, 3) + 1):
+            numba.set_num_threads(threads)
+            for function in functions:
+                logits = Tensor(x, requires_grad=True)
+                loss = function(logits)
+                loss.backward()
+                results.append((loss.data.tobytes(), logits.grad.tobytes()))
+    finally:
+        numba.set_num_threads(before)
+    assert all(result == results[i % len(functions)] for i, result in enumerate(results))
