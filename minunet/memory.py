@@ -21,19 +21,22 @@ import numpy as np
 SMALLEST = 1 << 16  # bytes: below, malloc has memory at hand
 _HUGE = 1 << 22  # bytes: from here on ask for pages of 2 MB, which need fewer faults and fewer translations
 
-_waiting: defaultdict[int, list[_Block]] = defaultdict(list)  # by size
+SPARE = 1 << 26  # bytes that may wait beyond the most that was ever in use
+
+_waiting: defaultdict[int, list[_Block]] = defaultdict(list)  # by rung
 _idle = 0  # bytes waiting
 _lent = 0  # bytes that arrays look at
+_most_lent = 0
 
 
 class _Block:
     """Memory from the operating system, and where it lies."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, rung: int) -> None:
+        self.rung, self.size = rung, _size(rung)
         own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # a forked process gets a copy
-        self.memory = mmap.mmap(-1, size, **own)
-        self.size = size
-        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        self.memory = mmap.mmap(-1, self.size, **own)
+        if self.size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self.memory.madvise(mmap.MADV_HUGEPAGE)
         self.interface = {**np.frombuffer(self.memory, dtype=np.uint8).__array_interface__}
 
@@ -52,37 +55,52 @@ class _Loan:
             return
         _lent -= self.block.size
         _idle += self.block.size
-        _waiting[self.block.size].append(self.block)
+        _waiting[self.block.rung].append(self.block)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     """A C-contiguous array of undefined content."""
-    global _idle, _lent
+    global _lent, _most_lent
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
-    size = _rounded(nbytes)
-    waiting = _waiting[size]
-    if waiting:
-        block = waiting.pop()
-        _idle -= size
-    else:
-        if _idle > _lent:  # the sizes have changed: what waits is of the old ones
+    rung = _rung(nbytes)
+    block = _take(rung)
+    if block is None:
+        if _idle > _most_lent + SPARE:  # the sizes have changed: what waits is of the old ones
             release()
-        block = _Block(size)
-    _lent += size
+        block = _Block(rung)
+    _lent += block.size
+    _most_lent = max(_most_lent, _lent)
     return np.asarray(_Loan(block))[:nbytes].view(dtype).reshape(shape)
 
 
 def release() -> None:
     """Gives every waiting block back to the operating system."""
-    global _idle
+    global _idle, _most_lent
     _waiting.clear()
-    _idle = 0
+    _idle, _most_lent = 0, _lent
 
 
-def _rounded(nbytes: int) -> int:
-    """Up to the next eighth of a power of two: few different sizes, at most an eighth unused."""
-    step = max(1 << (nbytes.bit_length() - 4), mmap.PAGESIZE)
-    return -(-nbytes // step) * step
+def _take(rung: int) -> _Block | None:
+    """The smallest waiting block of up to one and a half times the size asked for."""
+    global _idle
+    for fitting in range(rung, rung + 5):
+        if _waiting[fitting]:
+            block = _waiting[fitting].pop()
+            _idle -= block.size
+            return block
+    return None
+
+
+# Sizes stand on a ladder of eight rungs for each power of two, so that few differ and at most an eighth is unused.
+
+
+def _rung(nbytes: int) -> int:
+    shift = (nbytes - 1).bit_length() - 4
+    return 8 * (shift - 1) + -(-nbytes >> shift)
+
+
+def _size(rung: int) -> int:
+    return (8 + rung % 8) << rung // 8
