@@ -128,3 +128,23 @@ def poke(typingctx, address, i, value):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, value), codegen
+
+
+def _make_prefetch(write: int) -> Any:
+    @intrinsic
+    def prefetch(typingctx, address):  # type: ignore[no-untyped-def]
+        """Asks for the cache line at `address`, which need not exist, to be brought into the second cache."""
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+            ask = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+            function = cgutils.get_or_insert_function(builder.module, ask, "llvm.prefetch.p0")
+            builder.call(function, [builder.inttoptr(args[0], byte), *(ir.Constant(flag, n) for n in (write, 2, 1))])
+            return context.get_dummy_value()
+
+        return types.void(types.intp), codegen
+
+    return prefetch
+
+
+prefetch, prefetch_to_write = _make_prefetch(0), _make_prefetch(1)

@@ -34,7 +34,7 @@ from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image, walk
-from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, tile, transpose
+from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, prefetch, prefetch_to_write, tile, transpose
 
 POINTS = (0, 0.75, -0.75, 1.5, -1.5)  # and infinity
 OUT, TAPS, IN = 4, 3, 6  # pixels of a tile's output, filter taps, pixels of its input, along one axis
@@ -65,9 +65,10 @@ _input, _gated_input = make_transform(BT), make_transform(BT, gated=True)
 _filter = make_transform(G)
 _output, _output_relu = make_transform(AT, bias=True), make_transform(AT, bias=True, relu=True)
 
-BLOCK = 48  # tiles that run through the three stages together
+BLOCK, SMALL_BLOCK, MANY = 48, 24, 64  # tiles that run through the three stages together; fewer from so many channels on
+CACHE_LINE = 64  # bytes
 PANEL_DEPTH = 64  # input channels whose transformed weights of a panel are held at a time
-FEW_TILES = 100  # below, panels are the better tasks
+FEW_TILES = 150  # below, panels are the better tasks
 
 
 def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, int], y: Any, activation: str | None) -> None:
@@ -97,7 +98,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     if tiles * spatial[0] >= FEW_TILES:
         weights = memory.empty((panels, AREA, planes, channels, wide), x.dtype)
         _transform_filters(filters, outputs, weights, patches, zero)
-        blocks = -(-tiles // (BLOCK * threads)) * threads
+        blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
         held = -(-largest // rows) * rows
         parts = max(1, min(spatial[0], 4 * threads // blocks))
@@ -223,6 +224,20 @@ def _tile_at(q, shape):  # type: ignore[no-untyped-def]
     return q // (tall * broad), q // broad % tall * OUT, q % broad * OUT
 
 
+@njit(cache=True)
+def _prefetch(image, shape, at, channels, size, write):  # type: ignore[no-untyped-def]
+    """Asks for 4×4 pixels from `at` = (n, d, h, w) on before they are needed, so that they come while other work is done."""
+    n, d, h, w = at
+    for i in range(max(0, h), min(h + OUT, shape[2])):
+        for j in range(max(0, w), min(w + OUT, shape[3])):
+            pixel = image[0] + size * (n * image[1] + d * image[2] + i * image[3] + j * image[4])
+            for line in range(0, size * channels, CACHE_LINE):
+                if write:
+                    prefetch_to_write(pixel + line)
+                else:
+                    prefetch(pixel + line)
+
+
 @njit(parallel=True, nogil=True, cache=True)
 def _transform_filters(w, outputs, weights, patches, zero):  # type: ignore[no-untyped-def]
     """(kd, 3, 3, C, O) → (panel, point, kd, C, o within the panel)"""
@@ -265,8 +280,22 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                         at = (n, upcoming, h - before[1], w - before[2])
                         _transform_input(x, gate, gated, inside, at, v + size * (q - begin) * row, point, patch, zero)
                 upcoming += 1
+            count = end - begin
+            ahead, coming = (0, upcoming) if d + 1 < high else (count, max(low - before[0], 0))
             for panel in range(panels):
+                o = panel * wide
+                out = (y[0] + size * o, y[1], y[2], y[3], y[4])
                 for p in range(AREA):
+                    # Beside the multiplications, a few tiles at each point: ask for the next block's x, and for where this block's y goes.
+                    for q in range(begin + count * p // AREA, begin + count * (p + 1) // AREA):
+                        n, h, w = _tile_at(q, shape)
+                        _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, True)
+                        if panel == 0 and q + ahead < tiles and 0 <= coming < inside[1]:
+                            n, h, w = _tile_at(q + ahead, shape)
+                            at = (n, coming, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1)  # the rest was read for the tiles before
+                            _prefetch(x, inside, at, channels, size, False)
+                            if gated:
+                                _prefetch(gate, inside, at, channels, size, False)
                     fresh = 1
                     for k in range(planes):
                         plane = d - before[0] + k
@@ -281,7 +310,6 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                     if fresh:
                         for i in range((end - begin) * wide):
                             poke(m, p * out_point + i, zero)
-                o = panel * wide
                 for q in range(begin, end):
                     n, h, w = _tile_at(q, shape)
                     source, shift = m + size * (q - begin) * wide, bias.ctypes.data + size * o
