@@ -4,9 +4,15 @@ The loss is linear in Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ X B) ] A, so its gradient 
 
     ∂w = Gᵀ [ Σ_tiles (Bᵀ X B) ⊙ (A ∂Y Aᵀ) ] G
 
-At each of the 36 points the sum over tiles is a matrix product, (C × tiles) · (tiles × O). One task owns a chunk of channels, a
-chunk of outputs and a part of the tiles, and keeps its 36 sums in a core's second cache. The number of parts does not depend on the
-number of threads, and the parts are added in order: the result is the same bit for bit.
+At each of the 36 points the sum over tiles is a matrix product, (C × tiles) · (tiles × O). One task owns a chunk of channels and a
+chunk of outputs, so that its 36 sums stay in a core's second cache. Two ways through the loops, as in `winograd`:
+
+`_in_parts`: where there are few chunks, the tiles are cut into parts as well. A task transforms a few tiles, adds their products to its
+sums, and goes on. The number of parts does not depend on the number of threads, and the parts are added in order: the result is the same
+bit for bit.
+
+`_in_groups`: where there are many chunks, each would transform the same tiles again. So a group of tiles is transformed once for all, as
+many as the shared cache holds; then each task multiplies its chunk, with sums that stay in registers for many tiles.
 
 ∂b is the sum of ∂y, taken while ∂y is in registers to be transformed.
 """
@@ -26,9 +32,13 @@ from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, p
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
 _filter_gradient = make_transform(G.T)
 
-TILES = 24  # tiles transformed at a time
 CHANNELS = OUTPUTS = 64  # a chunk: 36 sums of 64 × 64 float32 take 590 KB
+TILES = 24  # tiles that a task of `_in_parts` transforms at a time
 TASKS = 8  # at least so many tasks, by cutting the tiles into parts
+GROUP, GROUP_BYTES = 64, 6 << 20  # tiles of a group: at least so many, more as long as they take less memory than this
+FEW_CHUNKS = 8  # below, the 36 points are shared out too
+DEPTH = 64  # tiles multiplied at a time: a panel of 64 × 64 float32, 16 KB, stays in the first cache
+SLICES = 16  # in which a group is transformed, so that the sum for ∂b has one order
 
 
 def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], planes: int) -> tuple[Any, Any]:
@@ -41,36 +51,29 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     block, rows, wide = block_for(min(outputs, OUTPUTS), x.itemsize)
     chunk = min(CHANNELS, -(-channels // across) * across)
     chunk_outputs = min(OUTPUTS, -(-outputs // wide) * wide)
-    chunks = -(-channels // chunk) * -(-outputs // chunk_outputs)
+    down, along = -(-channels // chunk), -(-outputs // chunk_outputs)
     tiles = target.shape[0] * target.shape[1] * -(-target.shape[2] // OUT) * -(-target.shape[3] // OUT)
-    parts = max(1, min(-(-TASKS // (chunks * planes)), tiles // TILES))
     held = -(-chunk // rows) * rows
-    gw = memory.empty((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
-    gb = np.zeros((parts, -(-outputs // across) * across), dtype=x.dtype)
     threads = get_num_threads()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
-    inputs = memory.empty((threads, AREA * (TILES * chunk + across) + rows), x.dtype)
-    gradients = memory.empty((threads, AREA * (TILES * chunk_outputs + across)), x.dtype)
-    sums = memory.empty((threads, AREA * (held * chunk_outputs + across)), x.dtype)
-    scratch = (inputs, gradients, sums, patches)
-    _weight_gradient(
-        image,
-        source.shape,
-        gradient,
-        opening,
-        gate is not None,
-        target.shape,
-        before,
-        chunk,
-        chunk_outputs,
-        gw,
-        gb,
-        *scratch,
-        block,
-        rows,
-        wide,
-        x.dtype.type(0),
-    )
+    grouped = down * along > 1
+    parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
+    gw = memory.empty((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
+    gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
+    if grouped:
+        group = min(tiles, max(GROUP, GROUP_BYTES // (AREA * x.itemsize * (channels + outputs))))
+        lasting = group < tiles or down * along < FEW_CHUNKS  # sums of all chunks at once, else those of the tasks under way
+        inputs = memory.empty((down, AREA, group * chunk + across), x.dtype)
+        gradients = memory.empty((along, AREA, group * chunk_outputs + across), x.dtype)
+        sums = memory.empty((down * along if lasting else threads, AREA, held * chunk_outputs + across), x.dtype)
+    else:
+        inputs = memory.empty((threads, AREA, TILES * chunk + across), x.dtype)
+        gradients = memory.empty((threads, AREA, TILES * chunk_outputs + across), x.dtype)
+        sums = memory.empty((threads, AREA, held * chunk_outputs + across), x.dtype)
+    (_in_groups if grouped else _in_parts)(
+        image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients,
+        sums, patches, block, rows, wide, x.dtype.type(0),
+    )  # fmt: skip
     for part in range(1, parts):
         gw[0] += gw[part]
     return gw[0], gb[:, :outputs].sum(axis=0)
@@ -111,67 +114,120 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
         _gradient(corner + size * v, OUT * stride, stride, out + size * v, IN * point, point, 0, 0, 0, total + size * v, zero)
 
 
+@njit(cache=True)
+def _transform_tile(  # type: ignore[no-untyped-def]
+    x, inside, gy, gate, gated, shape, before, q, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total, patch, zero
+):
+    """Tile number q of all planes: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0."""
+    size = patch.itemsize
+    per_plane = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    n, h, w = _tile_at(q % per_plane, shape)
+    d = q // per_plane
+    plane = d - before[0] + k
+    if depth and 0 <= plane < inside[1]:
+        some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
+        _transform_input(some, some, False, volume, (n, plane, h - before[1], w - before[2]), out, point, patch, zero)
+    elif depth:
+        for p in range(AREA):
+            for c in range(depth):
+                poke(out, p * point + c, zero)
+    if kept:
+        _transform_gradient(gy, gate, gated, shape, (n, d, h, w), o0, kept, gradient_out, gradient_point, total, patch, zero)
+
+
 @njit(parallel=True, nogil=True, cache=True)
-def _weight_gradient(  # type: ignore[no-untyped-def]
+def _in_parts(  # type: ignore[no-untyped-def]
     x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, rows, wide, zero
 ):
+    """One task: a part of the tiles, a tap along the depth, a chunk of channels and one of outputs."""
     size = gw.itemsize
-    across = VECTOR_BYTES // size
     parts, planes, _, _, channels, outputs = gw.shape
-    per_plane = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
-    tiles = per_plane * shape[1]
-    in_chunks, out_chunks = (channels + chunk - 1) // chunk, (outputs + chunk_outputs - 1) // chunk_outputs
-    point, gradient_point, sum_point = TILES * chunk + across, TILES * chunk_outputs + across, sums.shape[1] // AREA
-    for task in prange(parts * planes * in_chunks * out_chunks):
+    tiles = shape[0] * shape[1] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    down, along = (channels + chunk - 1) // chunk, (outputs + chunk_outputs - 1) // chunk_outputs
+    point, gradient_point, sum_point = inputs.shape[2], gradients.shape[2], sums.shape[2]
+    for task in prange(parts * planes * down * along):
         thread = get_thread_id()
         patch = patches[thread]
-        v = inputs.ctypes.data + size * thread * inputs.shape[1]
-        g = gradients.ctypes.data + size * thread * gradients.shape[1]
-        u = sums.ctypes.data + size * thread * sums.shape[1]
-        part, k = task // (planes * in_chunks * out_chunks), task // (in_chunks * out_chunks) % planes
-        c0, o0 = task // out_chunks % in_chunks * chunk, task % out_chunks * chunk_outputs
+        v, g, u = inputs[thread].ctypes.data, gradients[thread].ctypes.data, sums[thread].ctypes.data
+        part, k = task // (planes * down * along), task // (down * along) % planes
+        c0, o0 = task // along % down * chunk, task % along * chunk_outputs
         depth, kept = min(chunk, channels - c0), min(chunk_outputs, outputs - o0)
         total = gb.ctypes.data + size * (part * gb.shape[1] + o0)
         if k or c0:
             total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # somebody else sums ∂b
-        whole = (kept + wide - 1) // wide * wide
-        fresh = 1
-        for first in range(tiles * part // parts, tiles * (part + 1) // parts, TILES):
-            count = min(TILES, tiles * (part + 1) // parts - first)
+        begin, end = tiles * part // parts, tiles * (part + 1) // parts
+        for first in range(begin, end, TILES):
+            count = min(TILES, end - first)
             for t in range(count):
-                q = first + t
-                n, h, w = _tile_at(q % per_plane, shape)
-                d = q // per_plane
-                plane = d - before[0] + k
-                out = v + size * t * chunk
-                if 0 <= plane < inside[1]:
-                    at = (n, plane, h - before[1], w - before[2])
-                    _transform_input(
-                        (x[0] + size * c0, x[1], x[2], x[3], x[4]),
-                        x,
-                        False,
-                        (inside[0], inside[1], inside[2], inside[3], depth),
-                        at,
-                        out,
-                        point,
-                        patch,
-                        zero,
-                    )
-                else:
-                    for p in range(AREA):
-                        for c in range(depth):
-                            poke(out, p * point + c, zero)
-                _transform_gradient(
-                    gy, gate, gated, shape, (n, d, h, w), o0, kept, g + size * t * chunk_outputs, gradient_point, total, patch, zero
-                )
+                out, gradient_out = v + size * t * chunk, g + size * t * chunk_outputs
+                _transform_tile(
+                    x, inside, gy, gate, gated, shape, before, first + t, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point,
+                    total, patch, zero,
+                )  # fmt: skip
             for p in range(AREA):
-                for o in range(0, whole, wide):
+                for o in range(0, kept, wide):
                     for c in range(0, depth, rows):
                         a, b = v + size * (p * point + c), g + size * (p * gradient_point + o)
                         to = u + size * (p * sum_point + c * chunk_outputs + o)
-                        tile(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, count, fresh, zero)
-            fresh = 0
+                        tile(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, count, 1 if first == begin else 0, zero)
         _transform_sums(u, sum_point, chunk_outputs, gw[part, k], c0, depth, o0, kept, patch, zero)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _in_groups(  # type: ignore[no-untyped-def]
+    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, rows, wide, zero
+):
+    """For each group of tiles: transform it, slice by slice; then one task is a chunk of channels and one of outputs."""
+    size = gw.itemsize
+    planes, channels, outputs = gw.shape[1], gw.shape[4], gw.shape[5]
+    tiles = shape[0] * shape[1] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    down, along = len(inputs), len(gradients)
+    point, gradient_point, sum_point = inputs.shape[2], gradients.shape[2], sums.shape[2]
+    group = point // chunk
+    lasting = group < tiles or down * along < FEW_CHUNKS
+    shares = 4 if lasting else 1
+    for k in range(planes):
+        for first in range(0, tiles, group):
+            count = min(group, tiles - first)
+            for part in prange(SLICES):
+                patch = patches[get_thread_id()]
+                for t in range(count * part // SLICES, count * (part + 1) // SLICES):
+                    for i in range(max(down, along)):
+                        c0, o0 = i * chunk, i * chunk_outputs
+                        depth, kept = max(0, min(chunk, channels - c0)), max(0, min(chunk_outputs, outputs - o0))
+                        out = inputs.ctypes.data + size * (min(i, down - 1) * AREA * point + t * chunk)
+                        gradient_out = gradients.ctypes.data + size * (min(i, along - 1) * AREA * gradient_point + t * chunk_outputs)
+                        total = gb.ctypes.data + size * (part * gb.shape[1] + o0)
+                        if k:
+                            total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # summed already
+                        _transform_tile(
+                            x, inside, gy, gate, gated, shape, before, first + t, k, c0, depth, o0, kept, out, point, gradient_out,
+                            gradient_point, total, patch, zero,
+                        )  # fmt: skip
+            for task in prange(down * along * shares):
+                thread, both, share = get_thread_id(), task // shares, task % shares
+                i, j = both // along, both % along
+                depth, kept = min(chunk, channels - i * chunk), min(chunk_outputs, outputs - j * chunk_outputs)
+                u = sums[thread].ctypes.data
+                if lasting:
+                    u = sums[both].ctypes.data
+                for p in range(AREA * share // shares, AREA * (share + 1) // shares):
+                    for start in range(0, count, DEPTH):
+                        for o in range(0, kept, wide):
+                            for c in range(0, depth, rows):
+                                a = inputs.ctypes.data + size * ((i * AREA + p) * point + start * chunk + c)
+                                b = gradients.ctypes.data + size * ((j * AREA + p) * gradient_point + start * chunk_outputs + o)
+                                to = u + size * (p * sum_point + c * chunk_outputs + o)
+                                fresh = 1 if first == 0 and start == 0 else 0
+                                tile(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, min(DEPTH, count - start), fresh, zero)
+                if not lasting:
+                    c0, o0 = i * chunk, j * chunk_outputs
+                    _transform_sums(u, sum_point, chunk_outputs, gw[0, k], c0, depth, o0, kept, patches[thread], zero)
+        if lasting:
+            for task in prange(down * along):
+                c0, o0 = task // along * chunk, task % along * chunk_outputs
+                depth, kept, u = min(chunk, channels - c0), min(chunk_outputs, outputs - o0), sums[task].ctypes.data
+                _transform_sums(u, sum_point, chunk_outputs, gw[0, k], c0, depth, o0, kept, patches[get_thread_id()], zero)
 
 
 @njit(cache=True)
