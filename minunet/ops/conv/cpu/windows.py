@@ -28,10 +28,9 @@ from minunet import memory
 from minunet.ops.conv.cpu.images import as_image, walk
 from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, tile, transpose
 
-PIXELS = 48  # windows at a time; every block of the micro-kernel divides it, in either direction those of four times as many
+PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 DEPTH = 128  # numbers of a window taken at a time: a panel of DEPTH × 64 float32 weights, 32 KB, stays in the first cache
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
-SHORT = 128  # numbers in a window: up to here, take four times as many windows
 SUMS = 1 << 18  # sums that one task of the weight gradient holds at most
 TASKS = 16  # parts into which the windows of a weight gradient are cut, at most
 
@@ -77,24 +76,18 @@ def multiply(x: Any, gate: Any, window: Window, grid: Any, w: Any, bias: Any, y:
         flat_bias[:columns] = np.tile(bias, taps_out)
     total = source.shape[0] * math.prod(grid)
     threads = get_num_threads()
-    held = _held(length)
-    chunks = -(-total // held)
+    chunks = -(-total // PIXELS)
     groups = max(1, min(panels, 4 * threads // max(chunks, 1)))
     swapped = columns < FEW and length >= lanes(x.itemsize)
     span = wide
     if swapped:  # few outputs: let vectors run over windows, not over outputs
-        block, rows, span = block_for(held, x.itemsize)
-    left = memory.empty((threads, held * length), x.dtype)
-    products = memory.empty((threads, held * max(wide, 2 * FEW)), x.dtype)
+        block, rows, span = block_for(PIXELS, x.itemsize)
+    left = memory.empty((threads, PIXELS * length), x.dtype)
+    products = memory.empty((threads, PIXELS * max(wide, 2 * FEW)), x.dtype)
     _multiply(
         image, opening, gate is not None, source.shape, window.numbers, grid, weights, flat_bias, walk(y), targets.numbers, outputs,
-        columns, held, chunks, groups, left, products, swapped, activation == "relu", block, rows, span, x.itemsize, zero,
+        columns, chunks, groups, left, products, swapped, activation == "relu", block, rows, span, x.itemsize, zero,
     )  # fmt: skip
-
-
-def _held(length: int) -> int:
-    """How many windows are taken at a time."""
-    return 4 * PIXELS if length <= SHORT else PIXELS
 
 
 def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias: bool) -> tuple[Any, Any]:
@@ -113,15 +106,14 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     chunk_down = max(rows, min(-(-down // rows) * rows, SUMS // chunk_along // 8 // rows * rows))
     chunks = -(-down // chunk_down) * -(-columns // chunk_along)
     total = source.shape[0] * math.prod(grid)
-    held = _held(length)
-    parts = max(1, min(-(-TASKS // chunks), -(-total // held)))
+    parts = max(1, min(-(-TASKS // chunks), -(-total // PIXELS)))
     threads = get_num_threads()
     sums = memory.empty((parts, -(-down // chunk_down) * chunk_down, columns), x.dtype)
     small = max(chunk_down + rows, chunk_along)
-    left = memory.empty((threads, held * small + rows), x.dtype)
-    right = memory.empty((threads, held * small + rows), x.dtype)
+    left = memory.empty((threads, PIXELS * small + rows), x.dtype)
+    right = memory.empty((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
-        image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, held, swapped, chunk_down,
+        image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, chunk_down,
         chunk_along, sums, left, right, block, rows, wide, POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
     )  # fmt: skip
     used = sums[:, :down, :along]
@@ -246,7 +238,7 @@ def _copy(x, x_step, gate, gate_step, gated, begin, stop, count, channels, to, a
 
 @njit(parallel=True, nogil=True, cache=True)
 def _multiply(  # type: ignore[no-untyped-def]
-    x, gate, gated, inside, window, grid, weights, bias, y, targets, outputs, columns, held, chunks, groups, left, products, swapped, relu,
+    x, gate, gated, inside, window, grid, weights, bias, y, targets, outputs, columns, chunks, groups, left, products, swapped, relu,
     block, rows, span, size, zero
 ):  # fmt: skip
     """One task: a chunk of windows and a group of panels."""
@@ -254,8 +246,8 @@ def _multiply(  # type: ignore[no-untyped-def]
     across = VECTOR_BYTES // size
     total = inside[0] * grid[0] * grid[1] * grid[2]
     kernel, stride = targets[0:3], targets[3:6]
-    a_row, a_step = (1, held) if inside[4] < FEW or swapped else (length, 1)
-    row, step = (1, held) if swapped else (wide, 1)  # from window to window, from column to column of the products
+    a_row, a_step = (1, PIXELS) if inside[4] < FEW or swapped else (length, 1)
+    row, step = (1, PIXELS) if swapped else (wide, 1)  # from window to window, from column to column of the products
     for task in prange(chunks * groups):
         thread = get_thread_id()
         a, c = left.ctypes.data + size * thread * left.shape[1], products.ctypes.data + size * thread * products.shape[1]
@@ -267,7 +259,7 @@ def _multiply(  # type: ignore[no-untyped-def]
             if swapped:
                 for o in range(0, columns, rows):
                     for t in range(0, high - low, span):
-                        tile(block, b + size * o, 1, wide, a + size * t, held, c + size * (o * held + t), held, length, 1, zero)
+                        tile(block, b + size * o, 1, wide, a + size * t, PIXELS, c + size * (o * PIXELS + t), PIXELS, length, 1, zero)
             else:
                 for first in range(0, length, DEPTH):
                     depth, fresh = min(DEPTH, length - first), 1 if first == 0 else 0
@@ -304,7 +296,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, nogil=True, cache=True)
 def _weight_gradient(  # type: ignore[no-untyped-def]
-    x, inside, window, gy, gate, gated, shape, length, numbers, held, swapped, chunk_down, chunk_along, sums, left, right, block, rows,
+    x, inside, window, gy, gate, gated, shape, length, numbers, swapped, chunk_down, chunk_along, sums, left, right, block, rows,
     wide, point, size, zero, one
 ):  # fmt: skip
     """One task: a part of the windows, a chunk of the rows and of the columns of the sums."""
@@ -315,7 +307,7 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
     tall, broad = down // chunk_down, (columns + chunk_along - 1) // chunk_along
     chunk_numbers, chunk_outputs = (chunk_along, chunk_down) if swapped else (chunk_down, chunk_along)
     few = inside[4] < FEW
-    number_step, window_step = (held, 1) if few else (1, chunk_numbers)
+    number_step, window_step = (PIXELS, 1) if few else (1, chunk_numbers)
     for task in prange(parts * tall * broad):
         thread = get_thread_id()
         a, b = left.ctypes.data + size * thread * left.shape[1], right.ctypes.data + size * thread * right.shape[1]
@@ -326,11 +318,11 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
         opening = (gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4])
         of_kept = (shape[0], shape[1], shape[2], shape[3], kept)
         if first <= length < min(first + chunk_numbers, numbers):
-            for p in range(held):
+            for p in range(PIXELS):
                 poke(a, (length - first) * number_step + p * window_step, one)
         fresh = 1
-        for low in range(total * part // parts, total * (part + 1) // parts, held):
-            high = min(low + held, total * (part + 1) // parts)
+        for low in range(total * part // parts, total * (part + 1) // parts, PIXELS):
+            high = min(low + PIXELS, total * (part + 1) // parts)
             if last > first:
                 _pack(x, x, False, inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
             _pack(source, opening, gated, of_kept, point, grid, low, high, 0, kept, b, chunk_outputs, 1, size, zero)
