@@ -33,6 +33,8 @@ from minunet.arrays import device_of, is_array
 _SETS = ("ref", "cpu", "gpu", "auto")
 _FAST_DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
+RESTING_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}  # see `_let_threads_rest`
+
 _log = logging.getLogger("minunet")
 
 _forced: ContextVar[str] = ContextVar("kernel_set", default="auto")
@@ -124,8 +126,8 @@ def _let_threads_rest() -> None:
     One that sleeps takes 60 µs to wake, and a training step has a hundred parallel loops. One that waits for long takes the core from
     whoever else wants it, and beside a busy process each loop then loses milliseconds. So: wait for a tenth of a millisecond.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for name, value in RESTING_THREADS.items():
+        os.environ.setdefault(name, value)
 
 
 class _Compilation:

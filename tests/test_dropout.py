@@ -7,6 +7,7 @@ import minunet as mu
 from minunet import Tensor, rng
 from minunet import functional as F
 from minunet.ops.dropout import cpu, ref
+from tests.conftest import require
 
 
 def ones(*shape):
@@ -115,7 +116,7 @@ def test_an_element_has_its_own_word():
 
 
 def test_the_mask_does_not_depend_on_threads_or_memory_order():
-    numba = pytest.importorskip("numba")
+    numba = require("numba")
     x = np.ones((2, 24, 30, 40), np.float32)
     orders = [x, np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1), np.ones((2, 48, 30, 40), np.float32)[:, ::2]]
     results = []

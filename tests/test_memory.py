@@ -42,9 +42,26 @@ def test_shape_and_dtype(shape, dtype):
     assert array.flags.writeable
 
 
-def test_other_sizes_drop_what_waits():
-    first = memory.empty((1 << 22,), np.float32)
+def test_a_block_of_a_similar_size_is_reused():
+    first = memory.empty((1 << 20,), np.float32)
+    address = first.ctypes.data
     del first
-    other = memory.empty(LARGE, np.float32)
-    assert memory._idle == 0
-    del other
+    assert memory.empty((1 << 18,), np.float32).ctypes.data != address, "a quarter of it would waste too much"
+    assert memory.empty(((1 << 20) - (1 << 18),), np.float32).ctypes.data == address
+
+
+def test_what_waits_is_dropped_when_it_is_much_more_than_was_ever_in_use(monkeypatch):
+    monkeypatch.setattr(memory, "SPARE", 0)
+    for size in (1 << 20, 1 << 21, 1 << 22):  # one after another, never at once
+        memory.empty((size,), np.float32)
+    most, waiting = memory._most_lent, memory._idle
+    assert waiting > most
+    memory.empty((1 << 23,), np.float32)
+    assert memory._idle < waiting + (1 << 25), "the old blocks are gone"
+
+
+@pytest.mark.parametrize("nbytes", [*range(1 << 16, (1 << 16) + 9000, 999), 10**6, 2**20, 2**20 + 1, 123456789, 2**31])
+def test_rungs_waste_at_most_an_eighth(nbytes):
+    size = memory._size(memory._rung(nbytes))
+    assert nbytes <= size <= nbytes * 1.125
+    assert memory._size(memory._rung(size)) == size

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minunet.kernels import RESTING_THREADS
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -42,9 +44,9 @@ def _where(result: dict[str, Any]) -> Iterator[str]:
     yield f"{result['date']}, {machine['processor']}, {machine['cores']} cores, {bits}-bit vectors; {software}."
     yield ""
     for run in result["runs"]:
-        peaks, policy = run["peaks"], run["environment"].get("OMP_WAIT_POLICY", "unset")
+        peaks, policy = run["peaks"], ", ".join(f"{name}={run['environment'].get(name, 'unset')}" for name in RESTING_THREADS)
         threads = f"{run['numba_threads']} threads of Numba, {run['torch_threads']} of PyTorch"
-        yield f"- {threads}, OMP_WAIT_POLICY={policy}; peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.0f} GB/s"
+        yield f"- {threads}, {policy}; peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.0f} GB/s"
 
 
 def _operations(rows: list[Row]) -> Iterator[str]:

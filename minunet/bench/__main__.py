@@ -59,7 +59,7 @@ def settings(threads: int, torch: Any) -> dict[str, Any]:
     }
 
 
-_TOLD = ("OMP_WAIT_POLICY", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NUMBA_CPU_NAME")
+_TOLD = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NUMBA_CPU_NAME")
 
 
 def _optional(name: str) -> ModuleType | None:

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from minunet.kernels import RESTING_THREADS
+
 OURS, THEIRS = "#0072b2", "#d55e00"  # told apart with any kind of colour vision (Wong, Nature Methods 8:441, 2011)
 GOAL = 0.9  # no operation should be slower than this share of PyTorch's speed; below, the ratio is printed in red
 
@@ -24,10 +26,10 @@ def heading(run: dict[str, Any]) -> str:
     threads = f"{run['threads']} thread" + "s" * (run["threads"] > 1)
     if run["torch_threads"] not in (None, run["numba_threads"]):
         threads = f"Numba {run['numba_threads']} threads, PyTorch {run['torch_threads']}"
-    policy = run["environment"].get("OMP_WAIT_POLICY", "unset")
+    policy = ", ".join(f"{name}={run['environment'].get(name, 'unset')}" for name in RESTING_THREADS)
     instructions = f", PyTorch {run['torch_capability']}" if run["torch_capability"] else ""
     return (
-        f"{threads}, {run['vector_bits']}-bit vectors{instructions}, OMP_WAIT_POLICY={policy}; "
+        f"{threads}, {run['vector_bits']}-bit vectors{instructions}, {policy}; "
         f"the machine's peak: {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.0f} GB/s"
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import minunet
 from minunet.bench.measure import cores
+from minunet.kernels import RESTING_THREADS
 
 Row = dict[str, Any]
 
@@ -145,7 +146,7 @@ def _worker(request: Request, threads: int, task: tuple[str, str, str] | None = 
     asked = {**vars(request), "threads": threads, "task": task}
     source = str(Path(minunet.__file__).parents[1])
     environment = {
-        "OMP_WAIT_POLICY": "passive",
+        **RESTING_THREADS,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         **os.environ,

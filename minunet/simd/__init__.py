@@ -4,12 +4,11 @@
 small transforms Y = M X Mᵀ of Winograd's convolution.
 """
 
-from minunet.simd.tile import ROWS, block_for, tile
+from minunet.simd.tile import block_for, tile
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
 
 __all__ = [
-    "ROWS",
     "VECTOR_BYTES",
     "block_for",
     "lanes",

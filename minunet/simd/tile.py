@@ -27,7 +27,6 @@ from minunet.simd.vectors import VECTOR_BYTES, Emitter, lanes
 
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before
 BLOCKS = ((6, 4), (8, 2), (16, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (12, 1))
-ROWS = 48  # a number of rows that every block divides
 
 
 def block_for(columns: int, itemsize: int) -> tuple[int, int, int]:

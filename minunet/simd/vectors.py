@@ -41,7 +41,7 @@ class Emitter:
         self.itemsize = zero.bitwidth // 8
         self.width = lanes(self.itemsize)
         self.vector = ir.VectorType(self.scalar, self.width)
-        name = f"llvm.fma.v{self.width}f{zero.bitwidth}"
+        name = f"llvm.fmuladd.v{self.width}f{zero.bitwidth}"  # one instruction where the processor has it, else two
         self._fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
 
     def align_stack(self) -> None:
@@ -88,7 +88,7 @@ class Emitter:
         return ir.Constant(self.vector, [number] * self.width)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a·b + c, rounded once."""
+        """a·b + c"""
         return self.builder.call(self._fma, [a, b, c])
 
     def add(self, a: Any, b: Any) -> Any:
