@@ -11,6 +11,7 @@ ceil_mode (pooling) rounds up instead: the last window may hang over the end, bu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 Pairs = tuple[tuple[int, int], ...]
@@ -18,6 +19,8 @@ Pairs = tuple[tuple[int, int], ...]
 
 def ntuple(value: Any, rank: int, name: str, *, minimum: int = 0) -> tuple[int, ...]:
     """`value`, an int or a sequence of `rank` ints (or of one), as a tuple of `rank` ints."""
+    if type(value) is tuple and len(value) == rank and all(type(v) is int and v >= minimum for v in value):
+        return value  # as layers keep theirs
     values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     if len(values) == 1:
         values *= rank
@@ -56,6 +59,7 @@ def window_padding(
     return tuple((p, p) for p in ntuple(padding, len(spatial), "padding"))
 
 
+@lru_cache(maxsize=1024)
 def window_outputs(
     name: str,
     spatial: tuple[int, ...],

@@ -256,16 +256,17 @@ def _multiply(  # type: ignore[no-untyped-def]
         _pack(x, gate, gated, inside, window, grid, low, high, 0, length, a, a_row, a_step, size, zero)
         for panel in range(panels * group // groups, panels * (group + 1) // groups):
             b = weights.ctypes.data + size * panel * length * wide
-            if swapped:
-                for o in range(0, columns, rows):
-                    for t in range(0, high - low, span):
-                        tile(block, b + size * o, 1, wide, a + size * t, PIXELS, c + size * (o * PIXELS + t), PIXELS, length, 1, zero)
-            else:
-                for first in range(0, length, DEPTH):
-                    depth, fresh = min(DEPTH, length - first), 1 if first == 0 else 0
-                    for t in range(0, high - low, rows):
-                        at = a + size * (t * a_row + first * a_step)
-                        tile(block, at, a_row, a_step, b + size * first * wide, wide, c + size * t * wide, wide, depth, fresh, zero)
+            # The left matrix of the product is made of windows; if swapped, it is made of filters, and windows are its columns.
+            for first in range(0, length, DEPTH):
+                for r in range(0, columns if swapped else high - low, rows):
+                    for t in range(0, high - low if swapped else 1, span):
+                        at, at_row, at_step = a + size * (r * a_row + first * a_step), a_row, a_step
+                        by, by_step, to, to_row = b + size * first * wide, wide, c + size * r * wide, wide
+                        if swapped:
+                            at, at_row, at_step = b + size * (first * wide + r), 1, wide
+                            by, by_step, to, to_row = a + size * (first * PIXELS + t), PIXELS, c + size * (r * PIXELS + t), PIXELS
+                        fresh = 1 if first == 0 else 0
+                        tile(block, at, at_row, at_step, by, by_step, to, to_row, min(DEPTH, length - first), fresh, zero)
             first, last = panel * wide, min((panel + 1) * wide, columns)
             for tap in range(first // outputs, (last + outputs - 1) // outputs):
                 j, end = max(first, tap * outputs), min(last, (tap + 1) * outputs)
@@ -329,9 +330,8 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
             for r in range(0, min(chunk_down, (outputs if swapped else numbers) - i * chunk_down), rows):
                 for k in range(0, min(chunk_along, columns - j * chunk_along), wide):
                     c = sums.ctypes.data + size * ((part * down + i * chunk_down + r) * columns + j * chunk_along + k)
+                    at, at_row, at_step, by, by_step = a + size * r * number_step, number_step, window_step, b + size * k, chunk_outputs
                     if swapped:
-                        tile(block, b + size * r, 1, chunk_outputs, a + size * k, window_step, c, columns, high - low, fresh, zero)
-                    else:
-                        at = a + size * r * number_step
-                        tile(block, at, number_step, window_step, b + size * k, chunk_outputs, c, columns, high - low, fresh, zero)
+                        at, at_row, at_step, by, by_step = b + size * r, 1, chunk_outputs, a + size * k, window_step
+                    tile(block, at, at_row, at_step, by, by_step, c, columns, high - low, fresh, zero)
             fresh = 0

@@ -123,36 +123,39 @@ def _transform_input(x, gate, gated, inside, at, out, point, patch, zero):  # ty
     size = patch.itemsize
     across = VECTOR_BYTES // size
     n, d, h, w = at
-    _, _, height, width, channels = inside
     source = x[0] + size * (n * x[1] + d * x[2] + h * x[3] + w * x[4])
     opening = gate[0] + size * (n * gate[1] + d * gate[2] + h * gate[3] + w * gate[4])
-    within = h >= 0 and w >= 0 and h + IN <= height and w + IN <= width
-    direct = channels // across * across if within else 0
-    for c in range(0, direct, across):
-        if gated:
+    within = h >= 0 and w >= 0 and h + IN <= inside[2] and w + IN <= inside[3]
+    direct = inside[4] // across * across if within else 0
+    if direct < inside[4]:
+        _fill_patch(source, x, opening, gate, gated, inside, h, w, direct, patch, zero)
+    for c in range(0, inside[4], across):
+        if gated and c < direct:
             _gated_input(source + size * c, x[3], x[4], out + size * c, IN * point, point, opening + size * c, gate[3], gate[4], 0, zero)
-        else:
-            _input(source + size * c, x[3], x[4], out + size * c, IN * point, point, 0, 0, 0, 0, zero)
-    if direct == channels:
-        return
-    stride = patch.shape[2]
-    corner = patch.ctypes.data
+            continue
+        corner, row, column = source, x[3], x[4]
+        if c >= direct:
+            corner, row, column = patch.ctypes.data, IN * patch.shape[2], patch.shape[2]
+        _input(corner + size * c, row, column, out + size * c, IN * point, point, 0, 0, 0, 0, zero)
+
+
+@njit(cache=True)
+def _fill_patch(source, x, opening, gate, gated, inside, h, w, first, patch, zero):  # type: ignore[no-untyped-def]
+    """What a tile at the border, or channels that fill no vector, read: a copy of the 6×6 pixels from channel `first` on, 0 outside."""
+    size = patch.itemsize
     for i in range(IN):
         for j in range(IN):
-            to = corner + size * (IN * i + j) * stride
-            if 0 <= h + i < height and 0 <= w + j < width:
-                pixel, open_pixel = source + size * (i * x[3] + j * x[4]), opening + size * (i * gate[3] + j * gate[4])
-                if gated:
-                    for c in range(direct, channels):
-                        poke(to, c, peek(pixel, c, zero) if peek(open_pixel, c, zero) > zero else zero)
-                else:
-                    for c in range(direct, channels):
-                        poke(to, c, peek(pixel, c, zero))
-            else:
-                for c in range(direct, channels):
+            to = patch.ctypes.data + size * (IN * i + j) * patch.shape[2]
+            pixel, open_pixel = source + size * (i * x[3] + j * x[4]), opening + size * (i * gate[3] + j * gate[4])
+            if not (0 <= h + i < inside[2] and 0 <= w + j < inside[3]):
+                for c in range(first, inside[4]):
                     poke(to, c, zero)
-    for c in range(direct, channels, across):
-        _input(corner + size * c, IN * stride, stride, out + size * c, IN * point, point, 0, 0, 0, 0, zero)
+            elif gated:
+                for c in range(first, inside[4]):
+                    poke(to, c, peek(pixel, c, zero) if peek(open_pixel, c, zero) > zero else zero)
+            else:
+                for c in range(first, inside[4]):
+                    poke(to, c, peek(pixel, c, zero))
 
 
 @njit(cache=True)
@@ -177,12 +180,12 @@ def _transform_panel(w, plane, first, depth, o, outputs, wide, out, step, point,
                         for l in range(across):
                             inside = o + v + l < outputs
                             poke(square, c * across + l, peek(at, c * w[4] + l * w[5], zero) if inside else zero)
+            ordered, step_c, row, column = corner, across, TAPS * area, area
+            if w[5] == 1 and whole:
+                ordered, step_c, row, column = source, w[4], w[2], w[3]
             for c in range(count):
                 to = out + size * ((c0 + c) * step + v)
-                if w[5] == 1 and whole:
-                    _filter(source + size * c * w[4], w[2], w[3], to, IN * point, point, 0, 0, 0, 0, zero)
-                else:
-                    _filter(corner + size * c * across, TAPS * area, area, to, IN * point, point, 0, 0, 0, 0, zero)
+                _filter(ordered + size * c * step_c, row, column, to, IN * point, point, 0, 0, 0, 0, zero)
 
 
 @njit(cache=True)
@@ -194,22 +197,19 @@ def _transform_output(products, point, y, shape, at, o, kept, bias, relu, patch,
     out = y[0] + size * (n * y[1] + d * y[2] + h * y[3] + w * y[4] + o)
     within = h + OUT <= shape[2] and w + OUT <= shape[3]
     direct = kept // across * across if within else 0
-    for v in range(0, direct, across):
-        source = products + size * v
-        if relu:
-            _output_relu(source, IN * point, point, out + size * v, y[3], y[4], 0, 0, 0, bias + size * v, zero)
-        else:
-            _output(source, IN * point, point, out + size * v, y[3], y[4], 0, 0, 0, bias + size * v, zero)
-    if direct == kept:
-        return
     stride = patch.shape[2]
     corner = patch.ctypes.data
-    for v in range(direct, kept, across):
-        to = corner + size * v
+    for v in range(0, kept, across):
+        to, row, column = out, y[3], y[4]
+        if v >= direct:
+            to, row, column = corner, OUT * stride, stride
+        source = products + size * v
         if relu:
-            _output_relu(products + size * v, IN * point, point, to, OUT * stride, stride, 0, 0, 0, bias + size * v, zero)
+            _output_relu(source, IN * point, point, to + size * v, row, column, 0, 0, 0, bias + size * v, zero)
         else:
-            _output(products + size * v, IN * point, point, to, OUT * stride, stride, 0, 0, 0, bias + size * v, zero)
+            _output(source, IN * point, point, to + size * v, row, column, 0, 0, 0, bias + size * v, zero)
+    if direct == kept:
+        return
     for i in range(min(OUT, shape[2] - h)):
         for j in range(min(OUT, shape[3] - w)):
             pixel, source = out + size * (i * y[3] + j * y[4]), corner + size * (OUT * i + j) * stride

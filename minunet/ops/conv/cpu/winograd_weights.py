@@ -89,18 +89,10 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
     opening = gate[0] + size * (n * gate[1] + d * gate[2] + h * gate[3] + w * gate[4] + o)
     within = h + OUT <= shape[2] and w + OUT <= shape[3]
     direct = kept // across * across if within else 0
-    for v in range(0, direct, across):
-        to, onto = out + size * v, total + size * v
-        if gated:
-            _gated_gradient(source + size * v, y[3], y[4], to, IN * point, point, opening + size * v, gate[3], gate[4], onto, zero)
-        else:
-            _gradient(source + size * v, y[3], y[4], to, IN * point, point, 0, 0, 0, onto, zero)
-    if direct == kept:
-        return
     stride = patch.shape[2]
     corner = patch.ctypes.data
     whole = (kept + across - 1) // across * across
-    for i in range(OUT):
+    for i in range(OUT if direct < kept else 0):
         for j in range(OUT):
             to = corner + size * (OUT * i + j) * stride
             inside = h + i < shape[2] and w + j < shape[3]
@@ -110,8 +102,15 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
                 if gated and inside and v < kept and not peek(open_pixel, v, zero) > zero:
                     value = zero
                 poke(to, v, value)
-    for v in range(direct, whole, across):
-        _gradient(corner + size * v, OUT * stride, stride, out + size * v, IN * point, point, 0, 0, 0, total + size * v, zero)
+    for v in range(0, whole, across):
+        to, onto = out + size * v, total + size * v
+        if gated and v < direct:
+            _gated_gradient(source + size * v, y[3], y[4], to, IN * point, point, opening + size * v, gate[3], gate[4], onto, zero)
+            continue
+        tile_corner, row, column = source, y[3], y[4]
+        if v >= direct:
+            tile_corner, row, column = corner, OUT * stride, stride
+        _gradient(tile_corner + size * v, row, column, to, IN * point, point, 0, 0, 0, onto, zero)
 
 
 @njit(cache=True)
@@ -236,15 +235,15 @@ def _transform_sums(u, point, row, gw, c0, depth, o0, kept, patch, zero):  # typ
     size = patch.itemsize
     across = VECTOR_BYTES // size
     channels, outputs = gw.shape[2:]
+    corner = patch.ctypes.data
     for c in range(depth):
         for v in range(0, kept, across):
             source = u + size * (c * row + v)
             to = gw.ctypes.data + size * ((c0 + c) * outputs + o0 + v)
-            if v + across <= kept:
-                _filter_gradient(source, IN * point, point, to, TAPS * channels * outputs, channels * outputs, 0, 0, 0, 0, zero)
-                continue
-            corner = patch.ctypes.data
-            _filter_gradient(source, IN * point, point, corner, TAPS * across, across, 0, 0, 0, 0, zero)
-            for tap in range(TAPS * TAPS):
+            place, column = to, channels * outputs
+            if v + across > kept:
+                place, column = corner, across
+            _filter_gradient(source, IN * point, point, place, TAPS * column, column, 0, 0, 0, 0, zero)
+            for tap in range(TAPS * TAPS if place == corner else 0):
                 for l in range(kept - v):
                     poke(to, tap * channels * outputs + l, peek(corner, tap * across + l, zero))
