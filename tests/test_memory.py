@@ -52,13 +52,14 @@ def test_a_block_of_a_similar_size_is_reused():
 
 def test_what_waits_is_dropped_when_it_is_much_more_than_was_ever_in_use(monkeypatch):
     monkeypatch.setattr(memory, "SPARE", 0)
-    monkeypatch.setattr(memory, "_lent", 0)
-    monkeypatch.setattr(memory, "_most_lent", 0)
-    for size in (1 << 20, 1 << 21, 1 << 20, 1 << 19):  # one after another, never at once; each too large or too small for the next
-        memory.empty((size,), np.float32)
-    assert memory._idle > memory._most_lent
-    memory.empty((1 << 24,), np.float32)
-    assert memory._idle == memory._size(memory._rung(1 << 26)), "only the new block waits"
+    for size in (20, 22, 24):  # one after another, never at once
+        memory.empty((1 << size,), np.float32)
+    monkeypatch.setattr(memory, "_most_lent", 1 << 24)
+    released = []
+    monkeypatch.setattr(memory, "release", lambda: released.append(memory._idle))
+    memory.empty((1 << 18,), np.float32)
+    assert len(released) == 1
+    assert released[0] > 1 << 24
 
 
 @pytest.mark.parametrize("nbytes", [*range(1 << 16, (1 << 16) + 9000, 999), 10**6, 2**20, 2**20 + 1, 123456789, 2**31])
