@@ -1,0 +1,152 @@
+"""The CPU kernels of convolution against the definition in float64: every algorithm, every way through its loops, both gates of a ReLU."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from minunet.ops.conv import Geometry, cpu, ref
+from minunet.ops.conv.cpu import choice, winograd
+from tests.conftest import require
+
+SAME, NONE = (1, 1), (0, 0)
+
+
+def geometry(rank: int, stride: int = 1, padding: tuple[int, int] = SAME) -> Geometry:
+    return Geometry((stride,) * rank, (padding,) * rank, (1,) * rank, 1)
+
+
+# x, outputs, kernel size, geometry; beside each the algorithm that takes it
+CASES = [
+    pytest.param((2, 16, 20, 24), 32, 3, geometry(2), id="winograd, tiles"),
+    pytest.param((1, 64, 48, 48), 16, 3, geometry(2), id="winograd, many channels"),
+    pytest.param((1, 70, 9, 13), 130, 3, geometry(2), id="winograd, panels, odd sizes"),
+    pytest.param((1, 130, 30, 34), 70, 3, geometry(2), id="winograd, groups, odd sizes"),
+    pytest.param((2, 8, 1, 1), 8, 3, geometry(2), id="winograd, one pixel"),
+    pytest.param((1, 9, 6, 7), 11, 3, geometry(2, padding=NONE), id="winograd, no padding"),
+    pytest.param((1, 8, 5, 5), 8, 3, geometry(2, padding=(4, 5)), id="winograd, padding beyond the window"),
+    pytest.param((1, 16, 7, 12, 10), 24, 3, geometry(3), id="winograd, volume"),
+    pytest.param((1, 12, 3, 5, 4), 80, 3, geometry(3), id="winograd, small volume"),
+    pytest.param((2, 1, 17, 30), 16, 3, geometry(2), id="windows, one channel"),
+    pytest.param((2, 3, 9, 40), 20, 5, geometry(2, 2, (2, 1)), id="windows, three channels and a stride"),
+    pytest.param((2, 40, 11, 13), 2, 1, geometry(2, padding=NONE), id="windows, few outputs"),
+    pytest.param((2, 150, 5, 6), 40, 1, geometry(2, padding=NONE), id="windows, 1×1"),
+    pytest.param((2, 24, 8, 14), 36, 2, geometry(2, 2, NONE), id="windows, 2×2/2"),
+    pytest.param((1, 20, 9, 15), 36, 2, geometry(2, 2, NONE), id="windows, a rest"),
+    pytest.param((1, 6, 4, 6, 8), 10, 2, geometry(3, 2, NONE), id="windows, volume"),
+    pytest.param((1, 40, 50), 30, 1, geometry(1, padding=NONE), id="windows, signal"),
+    pytest.param((2, 10, 12, 11), 9, 5, geometry(2, padding=(2, 2)), id="direct, 5×5"),
+    pytest.param((2, 10, 12, 11), 9, 3, geometry(2, 2), id="direct, stride 2"),
+]
+
+
+def channels_last(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    last = rng.standard_normal((shape[0], *shape[2:], shape[1])).astype(dtype)
+    return np.moveaxis(last, -1, 1)
+
+
+def slice_of_wider(a: np.ndarray) -> np.ndarray:
+    """The same numbers, as some of the channels of a buffer that has more."""
+    wider = np.full((a.shape[0], *a.shape[2:], a.shape[1] + 9), np.nan, a.dtype)
+    view = np.moveaxis(wider, -1, 1)[:, 4 : 4 + a.shape[1]]
+    view[...] = a
+    return view
+
+
+def relative_error(got: np.ndarray, exact: np.ndarray) -> float:
+    assert got.shape == exact.shape
+    return float(np.linalg.norm(got - exact) / max(np.linalg.norm(exact), 1e-30))
+
+
+@pytest.mark.parametrize("lay", [np.asarray, np.ascontiguousarray, slice_of_wider], ids=["last", "first", "slice"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "outputs", "size", "geometry"), CASES)
+def test_all_sums_equal_the_definition(shape, outputs, size, geometry, dtype, lay):
+    rng = np.random.default_rng(0)
+    rank = len(shape) - 2
+    limit = 1e-5 if dtype == "float32" else 1e-13
+    x = lay(channels_last(rng, shape, dtype))
+    w = rng.standard_normal((outputs, shape[1], *(size,) * rank)).astype(dtype)
+    w = lay(w) if lay is np.ascontiguousarray else np.moveaxis(np.ascontiguousarray(np.moveaxis(w, (0, 1), (-1, -2))), (-1, -2), (0, 1))
+    b = rng.standard_normal(outputs).astype(dtype)
+    exact = [a.astype("float64") for a in (x, w, b)]
+    for bias, activation in ((b, "relu"), (None, None)):
+        y = cpu.forward(x, w, bias, geometry, activation, None)
+        assert relative_error(y, ref.forward(*exact[:2], None if bias is None else exact[2], geometry, activation, None)) < limit
+        assert y.dtype == dtype
+    room = slice_of_wider(np.zeros_like(y))
+    assert cpu.forward(x, w, None, geometry, None, room) is room
+    np.testing.assert_array_equal(room, y)
+    gy = lay(channels_last(rng, y.shape, dtype))
+    gate = lay(np.maximum(channels_last(rng, y.shape, dtype), 0))
+    for opening in (None, gate):
+        told = (gy.astype("float64"), opening)
+        gx = cpu.grad_x(gy, opening, w, None, geometry, shape[2:], None, None)
+        assert relative_error(gx, ref.grad_x(*told, exact[1], None, geometry, shape[2:], None, None)) < limit
+        gw, gb = cpu.grad_w(x, gy, opening, geometry, w.shape[2:], True)
+        exact_w, exact_b = ref.grad_w(exact[0], *told, geometry, w.shape[2:], True)
+        assert relative_error(gw, exact_w) < limit
+        assert relative_error(gb, exact_b) < limit
+        assert cpu.grad_w(x, gy, opening, geometry, w.shape[2:], False)[1] is None
+
+
+@pytest.mark.parametrize(("shape", "outputs", "size", "geometry"), CASES)
+def test_an_empty_batch(shape, outputs, size, geometry):
+    x = np.zeros((0, *shape[1:]), np.float32)
+    w = np.ones((outputs, shape[1], *(size,) * (len(shape) - 2)), np.float32)
+    y = cpu.forward(x, w, None, geometry, None, None)
+    assert y.shape[0] == 0
+    assert cpu.grad_x(y, None, w, None, geometry, shape[2:], None, None).shape == x.shape
+    gw, gb = cpu.grad_w(x, y, None, geometry, w.shape[2:], True)
+    assert not gw.any()
+    assert not gb.any()
+
+
+@pytest.mark.parametrize(("shape", "outputs", "size", "geometry"), CASES)
+def test_the_number_of_threads_changes_no_bit(shape, outputs, size, geometry):
+    rng = np.random.default_rng(1)
+    x = channels_last(rng, shape, "float32")
+    w = rng.standard_normal((outputs, shape[1], *(size,) * (len(shape) - 2))).astype("float32")
+    most = numba.config.NUMBA_NUM_THREADS
+    results = []
+    try:
+        for threads in range(1, min(most, 3) + 1):
+            numba.set_num_threads(threads)
+            y = cpu.forward(x, w, None, geometry, "relu", None)
+            gx = cpu.grad_x(y, y, w, None, geometry, shape[2:], None, None)
+            results.append((y, gx, *cpu.grad_w(x, y, y, geometry, w.shape[2:], True)))
+    finally:
+        numba.set_num_threads(most)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256, 1024])
+def test_winograd_s_error_is_at_most_twenty_times_pytorch_s(channels):
+    torch = require("torch")
+    rng = np.random.default_rng(2)
+    x = channels_last(rng, (1, channels, 16, 16), "float32")
+    w = rng.standard_normal((64, channels, 3, 3)).astype("float32") / np.float32(np.sqrt(9 * channels))
+    assert choice.fits_winograd((3, 3), geometry(2), channels, 64)
+    exact = ref.forward(x.astype("float64"), w.astype("float64"), None, geometry(2), None, None)
+    ours = relative_error(cpu.forward(x, w, None, geometry(2), None, None), exact)
+    theirs = relative_error(torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(w), padding=1).numpy(), exact)
+    assert ours < 20 * theirs
+    assert ours < 5e-6
+
+
+def test_the_points_are_better_than_the_usual_ones():
+    def error(points: tuple[float, ...]) -> float:
+        """Of one tile with many channels, transformed in float32."""
+        At, G, Bt = (m.astype(np.float32) for m in winograd.cook_toom(points, 4, 3))
+        rng = np.random.default_rng(3)
+        x, w = rng.standard_normal((200, 6, 6)), rng.standard_normal((200, 3, 3))
+        exact = sum(
+            np.array([[np.sum(a[i : i + 3, j : j + 3] * b) for j in range(4)] for i in range(4)]) for a, b in zip(x, w, strict=True)
+        )
+        x, w = x.astype(np.float32), w.astype(np.float32)
+        return relative_error(At @ np.einsum("cij,cij->ij", Bt @ x @ Bt.T, G @ w @ G.T) @ At.T, exact)
+
+    assert error(winograd.POINTS) < 0.8 * error((0, 1, -1, 2, -2))
