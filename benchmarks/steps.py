@@ -398,7 +398,7 @@ def chart(results: dict[str, Any]) -> Figure:
         colours = ["0.6" if key.startswith("torch") else "#d55e00" if key == "minunet" else "#0072b2" for key, _ in rows]
         axes.barh(range(len(rows)), rates, color=colours)
         for place, rate in enumerate(rates):
-            axes.text(rate * 1.08, place, f"{rate:.3g}", va="center", fontsize=8)
+            axes.text(rate * 1.08, place, f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}", va="center", fontsize=8)
         axes.axvline(results["matrix_product_gflops"], color="0.3", linestyle=":", linewidth=1)
         axes.set(title=f"{channels} channels, {size}²", xscale="log", xlim=(0.1, 5000), xlabel="GFLOP/s of useful work")
         axes.set_yticks(range(len(rows)), [row["title"] for _, row in rows], fontsize=9)
