@@ -10,6 +10,7 @@ import numpy as np
 from minunet import Tensor, manual_seed, nn, use
 from minunet.bench.measure import relative_error
 from minunet.bench.ops import Op, conv, conv_transpose
+from minunet.bench.rivals import load
 
 DIRECTIONS = ("forward", "grad_x", "grad_w")
 
@@ -68,8 +69,7 @@ def _ours(op: Op, x: Any, dtype: Any, kernel_set: str) -> list[Any]:
 
 
 def _torch(op: Op, x: Any, torch: Any) -> list[Any]:
-    layer = op.their_function(torch)
-    layer.load_state_dict({name: torch.from_numpy(value.data.copy()) for name, value in _layer(op).state_dict().items()})
+    layer = load(op.their_function(torch), _layer(op), torch)
     tensor = torch.from_numpy(x).requires_grad_()
     y = layer(tensor)
     y.backward(torch.from_numpy(_output_gradient(tuple(y.shape))))

@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit, prange
 
 from minunet.arrays import as_volume, channels_first, channels_last, channels_last_volume
+from minunet.ops.conv.cpu.images import as_triple
 from minunet.simd import block_for, tile
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def grad_w(x: Any, gy: Any, geometry: Geometry, kernel: tuple[int, ...]) -> Any:
     for group in range(groups):
         sums = np.zeros((parts, total, columns), dtype=x.dtype)
         places = (group * channels, group * outputs, outputs)
-        _sum_over_pixels(image, right, table, _triple(geometry.stride, 1), *places, sums, block, rows, width, x.dtype.type(0))
+        _sum_over_pixels(image, right, table, as_triple(geometry.stride, 1), *places, sums, block, rows, width, x.dtype.type(0))
         _collect(sums, table, gw[group * outputs : (group + 1) * outputs].reshape(outputs, channels, -1))
     return gw
 
@@ -102,10 +103,6 @@ def _taps_of_remainder(start: int, kernel: int, stride: int, before: int, dilati
     """Which taps k meet x at the positions start + stride·j, and in which ∂y: (k, shift) for ∂y[j + shift]."""
     reached = [(k, start + before - dilation * k) for k in range(kernel)]
     return [(k, distance // stride) for k, distance in reached if distance % stride == 0]
-
-
-def _triple(numbers: tuple[int, ...], fill: int) -> tuple[int, ...]:
-    return (fill,) * (3 - len(numbers)) + tuple(numbers)
 
 
 def _padded(x: Any, padding: tuple[tuple[int, int], ...], stride: int) -> Any:
@@ -163,7 +160,7 @@ def _sum_over_taps(
         pieces += [(where + a, first * channels + a, z - a) for a, z in pairwise(cuts)]
     table = np.array(pieces, dtype=np.int64).reshape(-1, 3)
     volume = as_volume(y)
-    places = (volume.shape[:4], _triple(stride, 1), _triple(start, 0), _triple(step, 1), group * outputs, outputs)
+    places = (volume.shape[:4], as_triple(stride, 1), as_triple(start, 0), as_triple(step, 1), group * outputs, outputs)
     flat = volume.reshape(-1, volume.shape[4])
     _sum_taps(image, table, packed, bias, flat, *places, block, rows, activation == "relu", y.dtype.type(0))
 

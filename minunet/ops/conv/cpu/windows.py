@@ -1,4 +1,4 @@
-"""Convolution as a matrix product, a few dozen windows at a time.
+"""Convolution as a matrix product, some two hundred windows at a time.
 
 The numbers under each window are copied side by side into a small matrix that stays in the first caches ("im2col", but never of
 a whole image), and the micro-kernel multiplies it by the filters:
@@ -31,7 +31,7 @@ from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, p
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 DEPTH = 128  # numbers of a window taken at a time: a panel of DEPTH × 64 float32 weights, 32 KB, stays in the first cache
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
-SUMS = 1 << 18  # sums that one task of the weight gradient holds at most
+SUMS = 1 << 15  # sums that one task of the weight gradient holds at most
 TASKS = 16  # parts into which the windows of a weight gradient are cut, at most
 
 
@@ -103,7 +103,7 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     block, rows, wide = block_for(along, x.itemsize)
     columns = -(-along // wide) * wide
     chunk_along = min(columns, 4 * wide)
-    chunk_down = max(rows, min(-(-down // rows) * rows, SUMS // chunk_along // 8 // rows * rows))
+    chunk_down = max(rows, min(-(-down // rows) * rows, SUMS // chunk_along // rows * rows))
     chunks = -(-down // chunk_down) * -(-columns // chunk_along)
     total = source.shape[0] * math.prod(grid)
     parts = max(1, min(-(-TASKS // chunks), -(-total // PIXELS)))
