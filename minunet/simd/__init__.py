@@ -1,10 +1,10 @@
 """Vector code for Numba, which has no vector type: emitted as LLVM IR through `numba.extending.intrinsic`.
 
-`vectors.py` knows how wide the processor's registers are, `tile.py` is the micro-kernel of every matrix product, `transform.py` the
+`vectors.py` knows how wide the processor's registers are, `tile.py` holds the micro-kernels of all matrix products, `transform.py` the
 small transforms Y = M X Mᵀ of Winograd's convolution.
 """
 
-from minunet.simd.tile import block_for, tile
+from minunet.simd.tile import block_for, tile, tile_of_runs
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
 
@@ -18,5 +18,6 @@ __all__ = [
     "prefetch",
     "prefetch_to_write",
     "tile",
+    "tile_of_runs",
     "transpose",
 ]

@@ -9,8 +9,10 @@ A matrix product is fast when its innermost block of results stays in the proces
     …                              rows × vectors fused multiply-adds, no other traffic
     a5  c50  c51  c52  c53
 
-The c's are local vector variables, which LLVM keeps in registers. All strides are free: A may be a transposed matrix, or
-overlapping rows of an image.
+The c's are local vector variables, which LLVM keeps in registers. There are two ways to say where the matrices lie:
+
+`tile`         rows at equal distances: A may be a transposed matrix
+`tile_of_runs` rows anywhere, each made of runs of neighbouring numbers at the same offsets from its start: the windows of an image
 
 Source: Goto & van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (2008), section 6.
 """
@@ -38,6 +40,34 @@ def block_for(columns: int, itemsize: int) -> tuple[int, int, int]:
     raise AssertionError("the last block is one vector wide")
 
 
+class _Sums:
+    """The block of results in registers: `rows` × `vectors` vector variables."""
+
+    def __init__(self, builder: Any, emit: Emitter, rows: int, vectors: int) -> None:
+        self.builder, self.emit = builder, emit
+        self.rows, self.vectors = range(rows), range(vectors)
+        self._variables = [[cgutils.alloca_once(builder, emit.vector) for _ in self.vectors] for _ in self.rows]
+
+    def set(self, r: int, v: int, value: Any) -> None:
+        self.builder.store(value, self._variables[r][v])
+
+    def get(self, r: int, v: int) -> Any:
+        return self.builder.load(self._variables[r][v])
+
+    def column(self, pointer: Any, v: int) -> Any:
+        """Where vector v of a row lies that begins at `pointer`."""
+        return self.emit.at(pointer, self.emit.index(v * self.emit.width))
+
+    def step(self, numbers: list[Any], b: Any) -> None:
+        """sums[r, :] += a_r · b[:], for a pointer to each a_r and one to b."""
+        emit = self.emit
+        columns = [emit.load(self.column(b, v)) for v in self.vectors]
+        for r in self.rows:
+            number = emit.splat(self.builder.load(numbers[r], align=emit.itemsize))
+            for v in self.vectors:
+                self.set(r, v, emit.fma(number, columns[v], self.get(r, v)))
+
+
 def _make_tile(rows: int, vectors: int) -> Any:
     @intrinsic
     def tile(typingctx, a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero):  # type: ignore[no-untyped-def]
@@ -52,27 +82,21 @@ def _make_tile(rows: int, vectors: int) -> Any:
             a, a_row, a_step, b, b_step, c, c_row, depth, fresh, _ = args
             emit = Emitter(builder, zero)
             a, b, c = emit.pointer(a), emit.pointer(b), emit.pointer(c)
-            places = [[emit.at(c, emit.times(c_row, r), emit.index(v * emit.width)) for v in range(vectors)] for r in range(rows)]
-            sums = [[cgutils.alloca_once(builder, emit.vector) for _ in range(vectors)] for _ in range(rows)]
-            block = [(r, v) for r in range(rows) for v in range(vectors)]
+            sums = _Sums(builder, emit, rows, vectors)
+            places = [(r, v, sums.column(emit.at(c, emit.times(c_row, r)), v)) for r in sums.rows for v in sums.vectors]
             with builder.if_else(builder.icmp_signed("!=", fresh, emit.index(0))) as (start, go_on):
                 with start:
-                    for r, v in block:
-                        builder.store(emit.constant(0.0), sums[r][v])
+                    for r, v, _place in places:
+                        sums.set(r, v, emit.constant(0.0))
                 with go_on:
-                    for r, v in block:
-                        builder.store(emit.load(places[r][v]), sums[r][v])
-            row_offsets = [emit.times(a_row, r) for r in range(rows)]
+                    for r, v, place in places:
+                        sums.set(r, v, emit.load(place))
+            row_offsets = [emit.times(a_row, r) for r in sums.rows]
             with cgutils.for_range(builder, depth) as loop:
                 a_k = emit.at(a, builder.mul(loop.index, a_step))
-                b_k = emit.at(b, builder.mul(loop.index, b_step))
-                columns = [emit.load(emit.at(b_k, emit.index(v * emit.width))) for v in range(vectors)]
-                for r in range(rows):
-                    number = emit.splat(builder.load(emit.at(a_k, row_offsets[r]), align=emit.itemsize))
-                    for v in range(vectors):
-                        builder.store(emit.fma(number, columns[v], builder.load(sums[r][v])), sums[r][v])
-            for r, v in block:
-                emit.store(builder.load(sums[r][v]), places[r][v])
+                sums.step([emit.at(a_k, offset) for offset in row_offsets], emit.at(b, builder.mul(loop.index, b_step)))
+            for r, v, place in places:
+                emit.store(sums.get(r, v), place)
             return context.get_dummy_value()
 
         return types.void(*([types.intp] * 9), zero), codegen
@@ -80,7 +104,70 @@ def _make_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
+def _make_tile_of_runs(rows: int, vectors: int) -> Any:
+    @intrinsic
+    def tile(typingctx, a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+        """c_r[:] = bias[:] + Σ_runs Σ_k a_r[offset + k] · b[row, :], where `row` counts on through all runs; r < rows.
+
+        a_rows, c_rows: the address of `rows` addresses. runs: the address of `count` pairs (offset, length) of int64. b: contiguous rows.
+        shift: elements from c_r on to the place of the result. kept: columns that are written, at most the block's.
+        first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
+        """
+        if not isinstance(zero, types.Float):
+            return None
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, _ = args
+            emit = Emitter(builder, zero)
+            b, bias = emit.pointer(b), emit.pointer(bias)
+            sums = _Sums(builder, emit, rows, vectors)
+            whole = emit.index(vectors * emit.width)
+            a_at, c_at = ([emit.pointer(emit.load_index(table, r)) for r in sums.rows] for table in (a_rows, c_rows))
+            places = [(r, v, sums.column(emit.at(c_at[r], shift), v)) for r in sums.rows for v in sums.vectors]
+            for _, _, place in places:
+                emit.prefetch(place, write=True)  # its line comes while the sum is computed
+            complete = builder.icmp_signed(">=", kept, whole)
+            with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
+                with start:
+                    for v in sums.vectors:
+                        value = emit.load(sums.column(bias, v))
+                        for r in sums.rows:
+                            sums.set(r, v, value)
+                with go_on, builder.if_else(complete) as (all_columns, some_columns):
+                    with all_columns:
+                        for r, v, place in places:
+                            sums.set(r, v, emit.load(place))
+                    with some_columns:
+                        for r, v, place in places:
+                            sums.set(r, v, emit.load_some(place, builder.sub(kept, emit.index(v * emit.width))))
+            row = cgutils.alloca_once_value(builder, b)
+            with cgutils.for_range(builder, count) as each:
+                pair = builder.mul(each.index, emit.index(2))
+                offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
+                starts = [emit.at(pointer, offset) for pointer in a_at]
+                with cgutils.for_range(builder, length) as loop:
+                    b_k = builder.load(row)
+                    sums.step([emit.at(pointer, loop.index) for pointer in starts], b_k)
+                    builder.store(emit.at(b_k, whole), row)
+            with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
+                for r, v, _place in places:
+                    sums.set(r, v, emit.at_least(sums.get(r, v), emit.constant(0.0)))
+            with builder.if_else(complete) as (all_columns, some_columns):
+                with all_columns:
+                    for r, v, place in places:
+                        emit.store(sums.get(r, v), place)
+                with some_columns:
+                    for r, v, place in places:
+                        emit.store_some(sums.get(r, v), place, builder.sub(kept, emit.index(v * emit.width)))
+            return context.get_dummy_value()
+
+        return types.void(*([types.intp] * 10), zero), codegen
+
+    return tile
+
+
 tile_0, tile_1, tile_2 = (_make_tile(rows, vectors) for rows, vectors in BLOCKS)
+runs_0, runs_1, runs_2 = (_make_tile_of_runs(rows, vectors) for rows, vectors in BLOCKS)
 
 
 @njit(cache=True)
@@ -92,3 +179,14 @@ def tile(block, a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero):  # t
         tile_1(a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero)
     else:
         tile_2(a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero)
+
+
+@njit(cache=True)
+def tile_of_runs(block, a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+    """The same for rows made of runs."""
+    if block == 0:
+        runs_0(a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero)
+    elif block == 1:
+        runs_1(a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero)
+    else:
+        runs_2(a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero)

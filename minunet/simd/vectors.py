@@ -74,6 +74,44 @@ class Emitter:
     def store(self, vector: Any, pointer: Any) -> None:
         self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize)
 
+    def prefetch(self, pointer: Any, write: bool) -> None:
+        """Asks for the cache line at `pointer`, which need not exist, to be brought into the second cache."""
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
+        )
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), *(ir.Constant(flag, n) for n in (int(write), 2, 1))])
+
+    def load_index(self, table: Any, i: Any) -> Any:
+        """table[i], where `table` is the address of 64-bit integers."""
+        i = self.index(i) if isinstance(i, int) else i
+        return self.builder.load(self.builder.gep(self.builder.inttoptr(table, ir.IntType(64).as_pointer()), [i]))
+
+    def load_some(self, pointer: Any, count: Any) -> Any:
+        """The first `count` lanes; the others are 0, and their memory is not touched."""
+        pointer, mask, flag = self._some(pointer, count)
+        load = self._masked("load", self.vector, [pointer.type, flag.type, mask.type, self.vector])
+        return self.builder.call(load, [pointer, flag, mask, self.constant(0.0)])
+
+    def store_some(self, vector: Any, pointer: Any, count: Any) -> None:
+        """The first `count` lanes."""
+        pointer, mask, flag = self._some(pointer, count)
+        store = self._masked("store", ir.VoidType(), [self.vector, pointer.type, flag.type, mask.type])
+        self.builder.call(store, [vector, pointer, flag, mask])
+
+    def _some(self, pointer: Any, count: Any) -> tuple[Any, Any, Any]:
+        """What LLVM's masked loads and stores take: a pointer to vectors, which lanes come before `count`, and the alignment."""
+        integers = ir.VectorType(ir.IntType(64), self.width)
+        undefined, nowhere = ir.Constant(integers, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
+        first = self.builder.insert_element(undefined, count, ir.Constant(ir.IntType(32), 0))
+        limit = self.builder.shuffle_vector(first, undefined, nowhere)
+        mask = self.builder.icmp_signed("<", ir.Constant(integers, list(range(self.width))), limit)
+        return self.builder.bitcast(pointer, self.vector.as_pointer()), mask, ir.Constant(ir.IntType(32), self.itemsize)
+
+    def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
+        name = f"llvm.masked.{what}.v{self.width}f{8 * self.itemsize}.p0"
+        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
+
     def splat(self, number: Any) -> Any:
         """One number in every lane."""
         undefined = ir.Constant(self.vector, ir.Undefined)
@@ -130,16 +168,14 @@ def poke(typingctx, address, i, value):  # type: ignore[no-untyped-def]
     return types.void(types.intp, types.intp, value), codegen
 
 
-def _make_prefetch(write: int) -> Any:
+def _make_prefetch(write: bool) -> Any:
     @intrinsic
     def prefetch(typingctx, address):  # type: ignore[no-untyped-def]
         """Asks for the cache line at `address`, which need not exist, to be brought into the second cache."""
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-            ask = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-            function = cgutils.get_or_insert_function(builder.module, ask, "llvm.prefetch.p0")
-            builder.call(function, [builder.inttoptr(args[0], byte), *(ir.Constant(flag, n) for n in (write, 2, 1))])
+            emit = Emitter(builder, types.float32)
+            emit.prefetch(emit.pointer(args[0]), write)
             return context.get_dummy_value()
 
         return types.void(types.intp), codegen
@@ -147,4 +183,4 @@ def _make_prefetch(write: int) -> Any:
     return prefetch
 
 
-prefetch, prefetch_to_write = _make_prefetch(0), _make_prefetch(1)
+prefetch, prefetch_to_write = _make_prefetch(False), _make_prefetch(True)

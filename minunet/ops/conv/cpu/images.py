@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit, prange
 
+from minunet import memory
 from minunet.arrays import as_volume
+from minunet.simd import VECTOR_BYTES, make_transform, peek, poke
 
 Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side
 
@@ -33,3 +36,72 @@ def walk(volume: Any) -> Image:
 def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:
     """One entry for each spatial axis → entries for D, H, W."""
     return (fill,) * (3 - len(numbers)) + tuple(numbers)
+
+
+_ONE = [[1.0]]  # the transform that changes nothing moves a vector
+move, gated_move = make_transform(_ONE), make_transform(_ONE, gated=True)
+
+
+def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
+    """(N, C, *spatial) with (before, after) zeros around each axis → the (N, D, H, W, C) volume and how to walk it.
+
+    A negative margin crops. Only where gate > 0 does x count. Copies only where something must change.
+    """
+    last = _channels_last(x)
+    if gate is None and not any(any(pair) for pair in margins) and _strides(last)[5] == 1:
+        return last, walk(last)
+    opening = last if gate is None else _channels_last(gate)
+    pairs = as_triple(margins, (0, 0))
+    sizes = (n + before + after for n, (before, after) in zip(last.shape[1:4], pairs, strict=True))
+    image = memory.empty((last.shape[0], *sizes, last.shape[4]), x.dtype)
+    before = tuple(pair[0] for pair in pairs)
+    _pad(_strides(last), _strides(opening), gate is not None, last.shape, before, image, x.dtype.type(0))
+    return image, walk(image)
+
+
+def _channels_last(x: Any) -> Any:
+    """(N, C, *spatial) → the (N, D, H, W, C) view."""
+    last = x.transpose(0, *range(2, x.ndim), 1)
+    return as_volume(np.ascontiguousarray(last) if any(stride % last.itemsize for stride in last.strides) else last)
+
+
+def _strides(volume: Any) -> tuple[int, ...]:
+    """As `walk`, and the stride of the channels."""
+    return *walk(volume), volume.strides[4] // volume.itemsize if volume.shape[4] > 1 else 1
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _pad(x, gate, gated, inside, before, image, zero):  # type: ignore[no-untyped-def]
+    size = image.itemsize
+    across = VECTOR_BYTES // size
+    samples, depth, height, width, channels = image.shape
+    left, right = max(before[2], 0), max(0, min(before[2] + inside[3], width))  # between them lies x
+    for row in prange(samples * depth * height):
+        n, d, h = row // (depth * height), row // height % depth - before[0], row % height - before[1]
+        to = image.ctypes.data + size * row * width * channels
+        if not (0 <= d < inside[1] and 0 <= h < inside[2]) or left >= right:
+            for i in range(width * channels):
+                poke(to, i, zero)
+            continue
+        for i in range(left * channels):
+            poke(to, i, zero)
+        for i in range(right * channels, width * channels):
+            poke(to, i, zero)
+        w = left - before[2]
+        source = x[0] + size * (n * x[1] + d * x[2] + h * x[3] + w * x[4])
+        opening = gate[0] + size * (n * gate[1] + d * gate[2] + h * gate[3] + w * gate[4])
+        run, count = channels, right - left  # numbers side by side, and how many such runs
+        if x[4] == channels and x[5] == 1 and gate[4] == channels and gate[5] == 1:
+            run, count = channels * count, 1
+        whole = run // across * across if x[5] == 1 and gate[5] == 1 else 0
+        for i in range(count):
+            onto = to + size * (left * channels + i * run)
+            pixel, open_pixel = source + size * i * x[4], opening + size * i * gate[4]
+            for c in range(0, whole, across):
+                if gated:
+                    gated_move(pixel + size * c, 0, 0, onto + size * c, 0, 0, open_pixel + size * c, 0, 0, 0, zero)
+                else:
+                    move(pixel + size * c, 0, 0, onto + size * c, 0, 0, 0, 0, 0, 0, zero)
+            for c in range(whole, run):
+                value = peek(pixel, c * x[5], zero)
+                poke(onto, c, zero if gated and not peek(open_pixel, c * gate[5], zero) > zero else value)
