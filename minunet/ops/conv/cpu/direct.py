@@ -162,7 +162,10 @@ def _plan(
     w_steps: Numbers,
 ) -> Plan:
     """steps: of the image. alone: the group has all channels, so that neighbouring taps are one run. row_bytes: of a row of weights."""
-    table, stages, runs, weights = [], [], [], []
+    table: list[list[int]] = []
+    stages: list[list[int]] = []
+    runs: list[list[int]] = []
+    weights: list[list[int]] = []
     depth = max(1, PANEL_BYTES // row_bytes)
     taps = 0
     for section in sections:
