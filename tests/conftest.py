@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, settings
 
 import minunet as mu
 from minunet import autograd, kernels
+from tests import running
 
 CI = os.environ.get("CI") == "true"
 DATA = Path(os.environ.get("MINUNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -33,6 +34,14 @@ _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=_slow)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)
 settings.load_profile("ci" if CI else "dev")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-kernels", action="store_true", help="walk the operation table with the cpu kernels alone, where there are any")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    running.cpu_kernels_alone = config.getoption("--cpu-kernels")
 
 
 def missing(what: str) -> None:

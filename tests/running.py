@@ -16,6 +16,8 @@ from minunet.testing.opcases import OpCase, Sample
 
 Layout = Callable[[np.ndarray], np.ndarray]
 
+cpu_kernels_alone = False  # pytest's option --cpu-kernels
+
 
 @dataclass
 class Run:
@@ -100,6 +102,8 @@ def kernel_sets(case: OpCase, index: int) -> tuple[str, ...]:
     """
     with recording() as choices:
         run(case, samples_of(case)[index])
+    if cpu_kernels_alone:
+        return ("auto",) if any(choice.served_by == "cpu" for choice in choices) else ()
     if not choices:
         return ("auto",)
     return ("ref", "auto") if any(choice.served_by != "ref" for choice in choices) else ("ref",)

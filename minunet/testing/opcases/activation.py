@@ -26,6 +26,11 @@ def _samples(**options: tuple[float, ...]) -> Callable[[Rng], Iterator[Sample]]:
     return samples
 
 
+def _relu(rng: Rng) -> Iterator[Sample]:
+    yield from _samples()(rng)
+    yield Sample((spaced(rng, 3, 5, 67, 69),), keras=False)  # fills several chunks of the cpu kernel
+
+
 def _tails(rng: Rng) -> Iterator[Sample]:
     yield from _samples()(rng)
     yield Sample((np.array([-800.0, -90.0, -30.0, 0.0, 30.0, 90.0, 800.0]),))
@@ -67,7 +72,7 @@ def _bad_prelu() -> Iterator[BadInput]:
 
 
 CASES = [
-    OpCase("relu", F.relu, _samples(), "relu", lambda t: t.relu, _keras("relu"), _bad_inplace),
+    OpCase("relu", F.relu, _relu, "relu", lambda t: t.relu, _keras("relu"), _bad_inplace),
     OpCase(
         "leaky_relu",
         F.leaky_relu,

@@ -42,7 +42,11 @@ def _samples(rank: int, transposed: bool) -> Callable[[Rng], Iterator[Sample]]:
             yield sample(rng, 1, 2, 3, (3, 1), stride=(2, 1), padding=(1, 0))
             yield sample(rng, 1, 20, 70, 1)
             yield Sample((normal(rng, 2, 5, 5), normal(rng, 2, 2, 3, 3), None), keras=False)  # no batch axis
-            yield Sample((normal(rng, 1, 2, 1, 1), normal(rng, 2, 2, 3, 3), None), {"padding": 1}, keras=False)  # one pixel
+        yield Sample((normal(rng, 1, 2, *(1,) * rank), normal(rng, 2, 2, *(3,) * rank), None), {"padding": 1}, keras=False)  # one pixel
+        ends = (9, 11) if transposed else (11, 9)  # channels that fill vectors, and leave a rest
+        for n, spatial in ((1, (3, 5, 7)), (2, (1, 1, 1)), (0, (3, 5, 7))):
+            x, w = normal(rng, n, 9, *spatial[-rank:]), normal(rng, *ends, *(3,) * rank)
+            yield Sample((x, w, normal(rng, 11)), {"padding": 1}, keras=False)
         if transposed:
             yield sample(rng, 1, 2, 3, 3, stride=2, padding=1, output_padding=1)
             yield sample(rng, 1, 2, 2, 2, dilation=3, output_padding=2)
@@ -117,7 +121,10 @@ CASES = [
     OpCase(
         f"conv{'_transpose' * transposed}2d with relu",
         getattr(F, f"conv{'_transpose' * transposed}2d"),
-        lambda rng: [Sample((normal(rng, 2, 2, 7, 6), normal(rng, 2, 2, 3, 3), normal(rng, 2)), {"padding": 1, "activation": "relu"})],
+        lambda rng: [
+            Sample((normal(rng, n, c, 7, 5), normal(rng, c, c, 3, 3), normal(rng, c)), {"padding": 1, "activation": "relu"})
+            for n, c in ((2, 2), (1, 1), (1, 9), (0, 9))
+        ],
         "conv_transpose" if transposed else "conv",
         _torch(f"conv{'_transpose' * transposed}2d"),
     )

@@ -49,6 +49,9 @@ def _linear(rng: Rng) -> Iterator[Sample]:
 def _cat(rng: Rng) -> Iterator[Sample]:
     yield Sample((normal(rng, 2, 3, 4), normal(rng, 2, 1, 4)), {"dim": 1})
     yield Sample((normal(rng, 2, 3), normal(rng, 2, 3), normal(rng, 1, 3)), {"dim": -2})
+    yield Sample((normal(rng, 1, 17, 3, 5), normal(rng, 1, 1, 3, 5), normal(rng, 1, 4, 3, 5)), {"dim": 1})
+    yield Sample((normal(rng, 2, 1, 1, 1, 1), normal(rng, 2, 2, 1, 1, 1)), {"dim": 1})
+    yield Sample((normal(rng, 0, 3, 4), normal(rng, 0, 1, 4)), {"dim": 1})
 
 
 def _crop(rng: Rng) -> Iterator[Sample]:

@@ -61,6 +61,12 @@ def _cross_entropy(rng: Rng) -> Iterator[Sample]:
     for reduction in ("none", "sum", "mean"):
         yield Sample((x, target), {"label_smoothing": 0.3, "ignore_index": 1, "reduction": reduction})
         yield Sample((x, _distribution(rng, x.shape)), {"reduction": reduction})
+        empty = np.zeros((0, 3, 2, 3))
+        if reduction != "mean":  # which is NaN
+            yield Sample((empty, _numbers(rng, empty.shape)), {"reduction": reduction}, keras=False)
+    for shape, options in (((1, 3, 131, 127), {"ignore_index": 1}), ((2, 2, 93, 91), {"reduction": "none", "label_smoothing": 0.1})):
+        x = normal(rng, *shape)  # fills several chunks of the cpu kernels
+        yield Sample((x, _numbers(rng, shape), rng.uniform(0.5, 2, shape[1])), options, constant=(2,), keras=False)
 
 
 def _elementwise(rng: Rng, low: float, high: float, target_low: float, target_high: float) -> Iterator[Sample]:
@@ -72,6 +78,8 @@ def _elementwise(rng: Rng, low: float, high: float, target_low: float, target_hi
     for reduction in ("none", "sum", "mean"):
         yield Sample(draw(2, 3, 4), {"reduction": reduction})
     yield Sample(draw(0, 3), {"reduction": "sum"})
+    yield Sample(draw(0, 1, 2), {"reduction": "none"})
+    yield Sample(draw(1, 1, 1, 1))
 
 
 def _errors(rng: Rng) -> Iterator[Sample]:
@@ -97,6 +105,9 @@ def _binary_logits(rng: Rng) -> Iterator[Sample]:
         yield Sample((x, t, weight), {"reduction": "none"}, constant=(2,), keras=False)
         yield Sample((x, t, weight), {"pos_weight": rng.uniform(0.5, 3, (3, 1, 1))}, constant=(2,), keras=False)
     yield Sample((x, t), {"pos_weight": np.array([4.0])}, keras=False)
+    x, t = normal(rng, 2, 1, 93, 91), rng.uniform(0, 1, (2, 1, 93, 91))  # fill several chunks of the cpu kernels
+    yield Sample((x, t), keras=False)
+    yield Sample((x, t), {"reduction": "none", "pos_weight": np.array([4.0])}, keras=False)
     yield Sample((np.array([-900.0, -40.0, 40.0, 900.0]), np.array([1.0, 0.0, 1.0, 0.0])), {"reduction": "sum"}, keras=False)
 
 

@@ -13,7 +13,7 @@ from minunet.testing.opcases.table import BadInput, OpCase, Sample, normal
 
 Rng = np.random.Generator
 SMALL = ((5, 3), (4, 3, 5), (2, 4, 5, 3), (3, 1, 2, 3, 2), (1, 6, 4, 4))
-SHAPES = (*SMALL, (2, 70, 17, 15))  # the last fills several chunks of the cpu kernels
+SHAPES = (*SMALL, (2, 70, 23, 21))  # the last fills several chunks of the cpu kernels
 # JAX compiles Keras anew for each sample, which takes a second: few samples are compared
 
 
@@ -59,6 +59,8 @@ def _group(rng: Rng) -> Iterator[Sample]:
     yield Sample((normal(rng, 2, 4, 3), *_affine(rng, 4)), {"num_groups": 1}, constant=(0,), keras=False)
     yield Sample((normal(rng, 2, 4, 3), normal(rng, 4), None), {"num_groups": 2}, keras=False)
     yield Sample((normal(rng, 0, 4, 3), *_affine(rng, 4)), {"num_groups": 2}, keras=False)
+    yield Sample((normal(rng, 2, 4, 1, 1), *_affine(rng, 4)), {"num_groups": 2}, keras=False)  # one pixel
+    yield Sample((normal(rng, 3, 1, 7), *_affine(rng, 1)), {"num_groups": 1}, keras=False)  # one channel
 
 
 def _fused(flag: str) -> Callable[[Rng], Iterator[Sample]]:
@@ -66,7 +68,7 @@ def _fused(flag: str) -> Callable[[Rng], Iterator[Sample]]:
     chunks of the cpu kernels, an odd number of pixels, and each gradient."""
 
     def samples(rng: Rng) -> Iterator[Sample]:
-        for shape in ((4, 3, 5), (2, 1, 4, 4), (2, 5, 3, 3), (1, 2, 2, 3, 2), (2, 70, 17, 15), (0, 3, 4)):
+        for shape in ((4, 3, 5), (2, 1, 4, 4), (2, 5, 3, 3), (1, 2, 2, 3, 2), (2, 70, 23, 21), (0, 3, 4)):
             x, affine = 2 * normal(rng, *shape) + 3, _affine(rng, shape[1])
             if shape[0]:
                 yield Sample((x, None, None, *affine), {flag: True, "activation": "relu"})
@@ -81,7 +83,7 @@ def _fused(flag: str) -> Callable[[Rng], Iterator[Sample]]:
 
 
 def _fused_group(rng: Rng) -> Iterator[Sample]:
-    for shape, groups in (((4, 3, 5), 3), ((2, 1, 4, 4), 1), ((2, 6, 3, 3), 2), ((1, 4, 1), 2), ((2, 70, 17, 15), 10), ((0, 4, 3), 2)):
+    for shape, groups in (((4, 3, 5), 3), ((2, 1, 4, 4), 1), ((2, 6, 3, 3), 2), ((1, 4, 1), 2), ((2, 70, 23, 21), 10), ((0, 4, 3), 2)):
         yield Sample((2 * normal(rng, *shape) + 3, *_affine(rng, shape[1])), {"num_groups": groups, "activation": "relu"})
     yield Sample((normal(rng, 2, 4, 3), None, None), {"num_groups": 2, "activation": "relu"})
 

@@ -36,6 +36,8 @@ def _common(rng: Rng, rank: int) -> Iterator[Sample]:
     yield Sample((spaced(rng, 2, 1, *shape[2:]),), {"kernel_size": 3, "padding": 1})  # one channel
     yield Sample((spaced(rng, 1, 5, *(1,) * rank),), {"kernel_size": 1})  # one pixel
     yield Sample((spaced(rng, 0, *shape[1:]),), {"kernel_size": 2})
+    for options in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}):
+        yield Sample((spaced(rng, 1, 17, *shape[2:]),), options, keras=False)  # channels that fill vectors, and leave a rest
 
 
 def _max_samples(rng: Rng, rank: int) -> Iterator[Sample]:

@@ -26,6 +26,13 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
             yield Sample((normal(rng, *shape),), {"size": (8, 3, 1)[:rank], **options})
             yield Sample((normal(rng, *shape),), {"scale_factor": (1.7, 0.6, 2.3)[:rank], **options})
             yield Sample((normal(rng, *shape),), {"scale_factor": (1.7, 0.6, 2.3)[:rank], "recompute_scale_factor": True, **options})
+        for mode in ("nearest", linear):
+            wide = normal(rng, 1, 17, *shape[2:])  # channels that fill vectors, and leave a rest
+            yield Sample((wide,), {"scale_factor": 2, "mode": mode}, keras=False)
+            yield Sample((wide,), {"size": (7, 2, 3)[:rank], "mode": mode}, keras=False)
+            yield Sample((normal(rng, 1, 9, *(1,) * rank),), {"size": 3, "mode": mode})
+            yield Sample((normal(rng, 0, *shape[1:]),), {"size": 3, "mode": mode})
+            yield Sample((normal(rng, 1, 1, *shape[2:]),), {"size": 3, "mode": mode})
     for mode in ("nearest", "bilinear"):
         yield Sample((normal(rng, 1, 2, 6, 5),), {"size": 1, "mode": mode})
         yield Sample((normal(rng, 1, 2, 1, 1),), {"size": (3, 4), "mode": mode})

@@ -1,0 +1,115 @@
+"""The kernels as other processors run them: Numba is told which processor it compiles for, and to use more threads than there are cores.
+
+For each, the operation table and the tests of the kernels run in a process of their own, without those that compare with other
+frameworks. The first time takes minutes, and most of it is one compiler on one core: so two processors are tried at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from minunet.bench import session
+from tests.conftest import require
+
+ROOT = Path(__file__).parents[1]
+PROCESSORS: dict[str, dict[str, str]] = {
+    "avx2": {name: value for name, value in session._AVX2.items() if name.startswith("NUMBA")},
+    "sse2": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+64bit,+cmov,+cx8,+fxsr,+mmx,+sse,+sse2"},
+    "native": {},
+}
+THREADS = {"avx2": (3,), "sse2": (3,), "native": (1, 3)}
+BYTES = {"avx2": 32, "sse2": 16}  # of a vector
+WIDEST = {16: "xmm", 32: "ymm", 64: "zmm"}
+
+FILES = ["opcases", "conv_cpu", "norm", "pool", "upsample", "cat", "activation", "dropout", "cross_entropy", "losses", "accumulate"]
+FILES += ["explog", "memory", "optim"]
+# What says nothing about compiled code. And each memory order compiles the losses anew, which takes a minute: one stands for all.
+LEFT_OUT = "torch or keras or monai or bad or public_function or labels or integers or more_places"
+LEFT_OUT += " or (entropy and (every_second or channels_last or backwards or strides_of_zero))"
+
+REGISTERS = """
+import re
+import numba
+from minunet.explog import exp
+from minunet.simd import VECTOR_BYTES
+from minunet.simd.tile import tile_0
+
+@numba.njit("void(intp, intp, intp, float32, float32[::1])")
+def kernel(a, b, c, zero, x):
+    tile_0(a, 1, 1, b, 1, c, 1, 9, 1, zero)  # vectors that are written out
+    for i in range(x.size):  # a loop that LLVM turns into vectors
+        x[i] = exp(x[i])
+
+(code,) = kernel.inspect_asm().values()
+print(VECTOR_BYTES, *sorted(set(re.findall("[xyz]mm", code))), *set(re.findall("fmadd", code)))
+"""
+
+
+def run(processor: str, threads: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **PROCESSORS[processor], "NUMBA_NUM_THREADS": str(threads)}
+    if processor != "native":  # two processes must not write into one cache; this one goes when minunet/**/__pycache__ is removed
+        environment["NUMBA_CACHE_DIR"] = str(ROOT / "minunet" / "__pycache__" / processor)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=ROOT, env=environment, check=False)
+
+
+def runs_here(processor: str) -> bool:
+    """Whether this machine has the instructions."""
+    from minunet.simd import VECTOR_BYTES
+
+    return processor == "native" or (platform.machine().lower() in ("x86_64", "amd64") and BYTES[processor] <= VECTOR_BYTES)
+
+
+def need(processor: str) -> None:
+    require("numba")
+    if not runs_here(processor):
+        pytest.skip(f"this machine cannot run code for {processor}")
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_code_has_the_vectors_of_its_processor_and_no_wider_ones(processor: str) -> None:
+    need(processor)
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("registers have other names here")
+    ran = run(processor, 1, "-c", REGISTERS)
+    assert ran.returncode == 0, ran.stderr
+    nbytes, *found = ran.stdout.split()
+    assert int(nbytes) == BYTES.get(processor, int(nbytes))
+    assert max(name for name in found if name.endswith("mm")) == WIDEST[int(nbytes)]
+    assert processor == "native" or ("fmadd" in found) == (processor == "avx2")
+
+
+def complaints(processor: str) -> list[str]:
+    """The last lines of each run that failed, or in which there was hardly a test."""
+    files, found = [f"tests/test_{name}.py" for name in FILES], []
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--cpu-kernels", "-k", f"not ({LEFT_OUT})"]
+    for threads in THREADS[processor]:
+        ran = run(processor, threads, "-m", "pytest", *options, *files)
+        lines = ran.stdout.splitlines()
+        if ran.returncode or not re.search(r"\b\d{4,} passed\b", lines[-1]):
+            found.append("\n".join([f"{processor}, {threads} threads: pytest ended with {ran.returncode}", *lines[-40:], ran.stderr]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trials(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[list[str]]]]:
+    """What became of each processor that was asked for."""
+    asked = [item.callspec.params["processor"] for item in request.session.items if "trials" in item.fixturenames]
+    with ThreadPoolExecutor(2) as pool:
+        yield {processor: pool.submit(complaints, processor) for processor in asked if runs_here(processor)}
+
+
+@pytest.mark.timeout(1800)  # where nothing is compiled yet
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_kernels_keep_their_promises(trials: dict[str, Future[list[str]]], processor: str) -> None:
+    need(processor)
+    assert not trials[processor].result(), "\n\n".join(trials[processor].result())
