@@ -43,6 +43,8 @@ def _is_cupy(value: Any) -> bool:
 
 def array_module(*arrays: Array) -> Any:
     """The module, `numpy` or `cupy`, that owns the arrays. Raises TypeError where they differ."""
+    if "cupy" not in sys.modules:
+        return np
     on_gpu = {_is_cupy(array) for array in arrays if array is not None}
     if len(on_gpu) > 1:
         raise TypeError("arrays on different devices met in one operation (cpu and cuda). Move them to one device with .to(device) first.")

@@ -119,7 +119,8 @@ class Function:
                     continue
                 if isinstance(edge, Tensor):
                     held = [*others, *(g for g in grads[:i] + grads[i + 1 :] if g is not None)]
-                    edge.accumulate(grad, owned=not any(arrays.array_module(grad).may_share_memory(grad, a) for a in held))
+                    xp = arrays.array_module(grad)
+                    edge.accumulate(grad, owned=not any(xp.may_share_memory(grad, a) for a in held))
                     continue
                 gradients[edge] = accumulate.K.add(gradients[edge], grad) if edge in gradients else grad
                 waiting[edge] -= 1

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import device_of, is_array
+from minunet.arrays import array_module, is_array
 
 _SETS = ("ref", "cpu", "gpu", "auto")
 _FAST_DTYPES = (np.dtype("float32"), np.dtype("float64"))
@@ -84,7 +84,7 @@ class Kernels:
             return forced, f"asked for by use({forced!r})"
         firsts = (a[0] if isinstance(a, list) and a else a for a in args)  # a list holds arrays of one kind
         arrays = [a for a in firsts if is_array(a)]
-        fast = "gpu" if any(device_of(a) == "cuda" for a in arrays) else "cpu"
+        fast = "gpu" if array_module(*arrays) is not np else "cpu"
         for a in arrays:
             if a.dtype not in _FAST_DTYPES and a.dtype.kind == "f":
                 return "ref", f"the {fast} kernels take float32 and float64, not {a.dtype}"

@@ -38,7 +38,7 @@ class _Block:
         self.memory = mmap.mmap(-1, self.size, **own)
         if self.size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.interface = {**np.frombuffer(self.memory, dtype=np.uint8).__array_interface__}
+        self.address = np.frombuffer(self.memory, dtype=np.uint8).ctypes.data
 
 
 class _Loan:
@@ -46,8 +46,9 @@ class _Loan:
 
     __slots__ = ("__array_interface__", "block")
 
-    def __init__(self, block: _Block) -> None:
-        self.block, self.__array_interface__ = block, block.interface
+    def __init__(self, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.block = block
+        self.__array_interface__ = {"data": (block.address, False), "shape": shape, "typestr": dtype.str, "version": 3}
 
     def __del__(self) -> None:
         global _idle, _lent
@@ -73,7 +74,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         block = _Block(rung)
     _lent += block.size
     _most_lent = max(_most_lent, _lent)
-    return np.asarray(_Loan(block))[:nbytes].view(dtype).reshape(shape)
+    return np.asarray(_Loan(block, shape, dtype))
 
 
 def release() -> None:

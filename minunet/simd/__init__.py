@@ -6,9 +6,10 @@ small transforms Y = M X Mᵀ of Winograd's convolution.
 
 from minunet.simd.tile import block_for, tile, tile_of_runs
 from minunet.simd.transform import make_transform, transpose
-from minunet.simd.vectors import VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
+from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
 
 __all__ = [
+    "CACHE_LINE",
     "VECTOR_BYTES",
     "block_for",
     "lanes",

@@ -22,6 +22,7 @@ def _vector_bytes() -> int:
 
 
 VECTOR_BYTES = _vector_bytes()
+CACHE_LINE = 64  # bytes
 
 
 def lanes(itemsize: int) -> int:

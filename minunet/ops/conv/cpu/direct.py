@@ -31,7 +31,7 @@ from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_triple, padded, walk
-from minunet.simd import VECTOR_BYTES, block_for, peek, poke, tile_of_runs, transpose
+from minunet.simd import CACHE_LINE, VECTOR_BYTES, block_for, peek, poke, prefetch, tile_of_runs, transpose
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -240,6 +240,15 @@ def _fill(places, image, stride, y, shape, step, section, low, high, rows, size)
         places[0, i], places[1, i] = places[0, high - low - 1], places[1, high - low - 1]
 
 
+@njit(cache=True)
+def _prefetch(windows, runs, size):  # type: ignore[no-untyped-def]
+    """Asks for the numbers of the next windows: they come while these are multiplied."""
+    for window in windows:
+        for i in range(len(runs)):
+            for c in range(0, runs[i, 1], CACHE_LINE // size):
+                prefetch(window + size * (runs[i, 0] + c))
+
+
 @njit(parallel=True, nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
     image, stride, sections, stages, runs, packed, bias, channels, y, shape, step, outputs, chunks, groups, places, block, rows, wide,
@@ -266,6 +275,8 @@ def _sum(  # type: ignore[no-untyped-def]
                 first, last = int(stage == 0), stage == section[9] - 1
                 b = packed.ctypes.data + size * (first_row + row) * wide
                 for t in range(0, high - low, rows):
+                    if pair == pairs * group // groups and t + rows < high - low:
+                        _prefetch(mine[0, t + rows : t + 2 * rows], runs[run : run + count], size)
                     tile_of_runs(
                         block, a + PLACE * t, runs.ctypes.data + 2 * PLACE * run, count, b, c + PLACE * t, o, outputs - o,
                         bias.ctypes.data + size * o, first, relu if last else 0, zero,

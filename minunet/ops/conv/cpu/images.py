@@ -20,17 +20,16 @@ Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elem
 
 def as_image(x: Any) -> tuple[Any, Image]:
     """(N, C, *spatial) → the (N, D, H, W, C) view and how to walk it. Copies only where the channels do not lie side by side."""
-    last = x.transpose(0, *range(2, x.ndim), 1)
-    if (last.shape[-1] > 1 and last.strides[-1] != last.itemsize) or any(stride % last.itemsize for stride in last.strides):
-        last = np.ascontiguousarray(last)
-    volume = as_volume(last)
+    volume = _channels_last(x)
+    if volume.strides[4] != volume.itemsize and volume.shape[4] > 1:
+        volume = np.ascontiguousarray(volume)
     return volume, walk(volume)
 
 
 def walk(volume: Any) -> Image:
     """The address and the strides of an (N, D, H, W, C) array."""
-    n, d, h, w = (stride // volume.itemsize for stride in volume.strides[:4])
-    return volume.__array_interface__["data"][0], n, d, h, w
+    size, (n, d, h, w, _) = volume.itemsize, volume.strides
+    return volume.__array_interface__["data"][0], n // size, d // size, h // size, w // size
 
 
 def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:
@@ -62,7 +61,7 @@ def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
 def _channels_last(x: Any) -> Any:
     """(N, C, *spatial) → the (N, D, H, W, C) view."""
     last = x.transpose(0, *range(2, x.ndim), 1)
-    return as_volume(np.ascontiguousarray(last) if any(stride % last.itemsize for stride in last.strides) else last)
+    return as_volume(last if last.flags.aligned else np.ascontiguousarray(last))  # else strides count no whole numbers
 
 
 def _strides(volume: Any) -> tuple[int, ...]:

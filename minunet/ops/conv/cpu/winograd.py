@@ -34,7 +34,19 @@ from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image, walk
-from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, prefetch, prefetch_to_write, tile, transpose
+from minunet.simd import (
+    CACHE_LINE,
+    VECTOR_BYTES,
+    block_for,
+    lanes,
+    make_transform,
+    peek,
+    poke,
+    prefetch,
+    prefetch_to_write,
+    tile,
+    transpose,
+)
 
 POINTS = (0, 0.75, -0.75, 1.5, -1.5)  # and infinity
 OUT, TAPS, IN = 4, 3, 6  # pixels of a tile's output, filter taps, pixels of its input, along one axis
@@ -66,7 +78,6 @@ _filter = make_transform(G)
 _output, _output_relu = make_transform(AT, bias=True), make_transform(AT, bias=True, relu=True)
 
 BLOCK, SMALL_BLOCK, MANY = 48, 24, 64  # tiles that run through the three stages together; fewer from so many channels on
-CACHE_LINE = 64  # bytes
 PANEL_DEPTH = 64  # input channels whose transformed weights of a panel are held at a time
 FEW_TILES = 150  # below, panels are the better tasks
 

@@ -74,9 +74,8 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
         image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients,
         sums, patches, block, rows, wide, x.dtype.type(0),
     )  # fmt: skip
-    for part in range(1, parts):
-        gw[0] += gw[part]
-    return gw[0], gb[:, :outputs].sum(axis=0)
+    total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
+    return total, gb[:, :outputs].sum(axis=0)
 
 
 @njit(cache=True)
