@@ -1,8 +1,9 @@
-"""Writes the tables of docs/benchmarks.md from benchmarks/results, so that no figure there is typed by hand. A test holds them equal.
+"""Writes the tables of docs/benchmarks.md and docs/results.md from benchmarks/results, so that no figure there is typed by hand.
+A test holds them equal.
 
 python tools/benchmark_tables.py
 
-In the page a table stands between  <!-- table: NAME -->  and  <!-- end -->; NAME is a file of results without its ending.
+In a page a table stands between  <!-- table: NAME -->  and  <!-- end -->; NAME is a file of results without its ending.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 from minunet.kernels import RESTING_THREADS
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "results.md")
 RESULTS = ROOT / "benchmarks" / "results"
 _TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -31,8 +32,10 @@ def table(path: Path) -> str:
     if not path.exists():
         return "*Not measured yet.*\n"
     result = json.loads(path.read_text(encoding="utf-8"))
+    if result["benchmark"] == "isbi2012":
+        return "\n".join([*_where(result), *_sides(result["runs"]), "", *_trainings(result), "", _TIME, ""])
     lines = {"ops": _operations, "accuracy": _errors}.get(result["benchmark"].partition("-")[0], _networks)(result["rows"])
-    return "\n".join([*_where(result), "", *lines, ""])
+    return "\n".join([*_where(result), *_limits(result["runs"]), "", *lines, ""])
 
 
 def _where(result: dict[str, Any]) -> Iterator[str]:
@@ -43,10 +46,16 @@ def _where(result: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{result['date']}, {machine['processor']}, {machine['cores']} cores, {bits}-bit vectors; {software}."
     yield ""
-    for run in result["runs"]:
-        peaks, policy = run["peaks"], ", ".join(f"{name}={run['environment'].get(name, 'unset')}" for name in RESTING_THREADS)
+
+
+def _limits(runs: list[Row]) -> Iterator[str]:
+    for run in runs:
         threads = f"{run['numba_threads']} threads of Numba, {run['torch_threads']} of PyTorch"
-        yield f"- {threads}, {policy}; peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.0f} GB/s"
+        yield f"- {threads}, {_waiting(run)}; peak {run['peaks']['gflops']:.0f} GFLOP/s, {run['peaks']['gbytes']:.0f} GB/s"
+
+
+def _waiting(run: Row) -> str:
+    return ", ".join(f"{name}={run['environment'].get(name, 'unset')}" for name in RESTING_THREADS)
 
 
 def _operations(rows: list[Row]) -> Iterator[str]:
@@ -104,6 +113,37 @@ def _errors(rows: list[Row]) -> Iterator[str]:
             yield _line(row["operation"], row["shape"], row["direction"], *values, f"{row['ratio']:.2f}" if "ratio" in row else "–")
 
 
+_TIME = "![Pixel error and Dice of the membrane over the minutes, minunet and PyTorch](images/isbi2012_time.png)"
+
+
+def _sides(runs: list[Row]) -> Iterator[str]:
+    """A line for each process of benchmarks/isbi2012.py."""
+    for run in runs:
+        if run["side"] == "minunet":
+            yield f"- minunet: {_threads(run['numba_threads'])}, {_waiting(run)}"
+        else:
+            steps = ", ".join(f"{order.replace('_', ' ')} {1000 * seconds:.0f} ms" for order, seconds in run["seconds_a_step"].items())
+            order = run["order"].replace("_", " ")
+            yield f"- {run['side']}: {_threads(run['torch_threads'])}, {_waiting(run)}; memory order: {order} (a step: {steps})"
+
+
+def _trainings(result: Row) -> Iterator[str]:
+    """Each run at its best and at its last epoch; PyTorch's over all epochs also where it was when minunet's ended."""
+    rows = {run["side"]: [row for row in result["rows"] if row["side"] == run["side"]] for run in result["runs"]}
+    limit = rows["minunet"][-1]["seconds"]
+    yield from _head("Run", "Minutes", "Epochs", "Best epoch", "Pixel error", "Dice of the membrane", "Last epoch: pixel error", "Dice")
+    for side, mine in rows.items():
+        if side == "PyTorch, all epochs" and (early := [row for row in mine if row["seconds"] <= limit]):
+            yield _training(f"{side}, when minunet had ended", early)
+        yield _training(side, mine)
+
+
+def _training(name: str, rows: list[Row]) -> str:
+    best, last = max(rows, key=lambda row: row["dice_membrane"]), rows[-1]
+    scores = (f"{row[score]:.4f}" for row in (best, last) for score in ("pixel_error", "dice_membrane"))
+    return _line(name, f"{last['seconds'] / 60:.1f}", str(len(rows)), str(best["epoch"]), *scores)
+
+
 def _threads(count: int) -> str:
     return f"{count} thread" + "s" * (count > 1)
 
@@ -118,4 +158,5 @@ def _line(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -39,7 +39,7 @@ _AVX2 = {  # PyTorch's operators, oneDNN, OpenBLAS and Numba, each by its own na
     "+bmi,+bmi2,+lzcnt,+movbe,+xsave,+xsaveopt",
 }
 _LABELS = ("operation", "network", "shape", "direction", "mode")  # of a row, whichever it has
-_COUNTS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+COUNTS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _worker(request: Request, threads: int, task: tuple[str, str, str] | None = 
         "JAX_PLATFORMS": "cpu",
         **os.environ,
         **(_AVX2 if request.avx2 else {}),
-        **dict.fromkeys(_COUNTS, str(threads)),
+        **dict.fromkeys(COUNTS, str(threads)),
         "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
     }
     environment.pop("JAX_ENABLE_X64", None)

@@ -220,7 +220,7 @@ class Trainer:
         """Validates, enters a row into the history, saves."""
         run = self.run
         where = f"epoch {run.epoch + 1}, after its last batch"
-        if not all(np.isfinite(value.data).all() for value in self.model.state_dict().values()):
+        if not self._weights_are_finite():
             raise self._not_finite("a weight became NaN or infinite", where)
         images_per_second = run.images / max(run.epoch_seconds, 1e-9)
         self.model.eval()
@@ -247,6 +247,9 @@ class Trainer:
         self.run.seconds += now - self._clock
         self.run.epoch_seconds += now - self._clock
         self._clock = now
+
+    def _weights_are_finite(self) -> bool:
+        return all(np.isfinite(value.data).all() for value in self.model.state_dict().values())
 
     def _save(self, path: Path) -> None:
         optimizer = self.optimizer if path == self.last else None

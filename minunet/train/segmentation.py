@@ -8,7 +8,7 @@ Every number that decides the result stands in `Settings`, which is stored in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,20 @@ def open_source(settings: Settings) -> tuple[Dataset, Dataset, list[str]]:
     return training, validation, names
 
 
-def train(settings: Settings, out: Path, *, resume: bool = False, display: Display | None = None) -> tuple[Run, str]:
-    """Trains, or continues the run in `out`; writes checkpoints, logs and pictures there. Returns the run and why it ended."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts with. config: what `Segmenter` and a resumed run need to know, stored in the checkpoints."""
+
+    model: UNet
+    loader: data.DataLoader
+    validation_set: Dataset
+    standardize: data.Standardize
+    class_names: list[str]
+    config: dict[str, Any]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Opens the images, seeds the random stream and builds the network: the same for the same settings."""
     train_set, validation_set, class_names = open_source(settings)
     manual_seed(settings.seed)
     channels, classes = train_set.channels, train_set.classes
@@ -175,12 +187,19 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
         "train": list(train_set.names),
         "validation": list(validation_set.names),
     }
+    return Prepared(model, loader, validation_set, standardize, class_names, config)
+
+
+def train(settings: Settings, out: Path, *, resume: bool = False, display: Display | None = None) -> tuple[Run, str]:
+    """Trains, or continues the run in `out`; writes checkpoints, logs and pictures there. Returns the run and why it ended."""
+    prepared = prepare(settings)
+    model, config = prepared.model, prepared.config
     trainer = Trainer(
         model,
         AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
         losses.dice_cross_entropy,
-        loader,
-        lambda network: validate(network, validation_set, standardize, 2**settings.depth, class_names),
+        prepared.loader,
+        lambda network: validate(predictor(network), prepared),
         out=out,
         epochs=settings.epochs,
         minutes=settings.minutes,
@@ -197,7 +216,7 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
         )
     reason = trainer.fit()
     if trainer.run.history:
-        draw(trainer.run, Segmenter.load(trainer.best, settings.device), validation_set, out)
+        draw(trainer.run, Segmenter.load(trainer.best, settings.device), prepared.validation_set, out)
     return trainer.run, reason
 
 
@@ -214,22 +233,26 @@ def resumed(out: Path, changes: dict[str, Any]) -> Settings:
     return replace(before, **changes)
 
 
-def validate(model: Module, dataset: Dataset, standardize: data.Standardize, multiple: int, class_names: Sequence[str]) -> Metrics:
-    """val_loss, the mean over whole images, and the `scores` over the pixels of all of them."""
-    confusion, loss = Confusion(len(class_names)), 0.0
+def predictor(model: Module) -> Callable[[Array], Array]:
+    """The function from images (N, C, *spatial) to logits (N, K, *spatial), without a graph."""
     device = next(model.parameters()).device
-    with no_grad():
-        for image, mask in (dataset[i] for i in range(len(dataset))):
-            logits = predict_tiles(
-                lambda batch: to_device(model(Tensor(to_device(batch, device))).data, "cpu"),
-                standardize(image),
-                tile=1024,
-                margin=0,
-                multiple=multiple,
-            )[None]
-            loss += losses.dice_cross_entropy(Tensor(logits), mask[None]).item() / len(dataset)
-            confusion.add(class_map(logits)[0], mask)
-    return {"val_loss": loss, **scores(confusion, class_names)}
+
+    def predict(images: Array) -> Array:
+        with no_grad():
+            return to_device(model(Tensor(to_device(images, device))).data, "cpu")
+
+    return predict
+
+
+def validate(predict: Callable[[Array], Array], prepared: Prepared) -> Metrics:
+    """val_loss, the mean over whole images, and the `scores` over the pixels of all of them. predict: see `predictor`."""
+    dataset, multiple = prepared.validation_set, 2**prepared.model.depth
+    confusion, loss = Confusion(len(prepared.class_names)), 0.0
+    for image, mask in (dataset[i] for i in range(len(dataset))):
+        logits = predict_tiles(predict, prepared.standardize(image), tile=1024, margin=0, multiple=multiple)[None]
+        loss += losses.dice_cross_entropy(Tensor(logits), mask[None]).item() / len(dataset)
+        confusion.add(class_map(logits)[0], mask)
+    return {"val_loss": loss, **scores(confusion, prepared.class_names)}
 
 
 def scores(confusion: Confusion, class_names: Sequence[str]) -> Metrics:
