@@ -85,9 +85,9 @@ def release() -> None:
 
 
 def _take(rung: int) -> _Block | None:
-    """The smallest waiting block of up to one and a half times the size asked for."""
+    """The smallest waiting block of up to twice the size asked for."""
     global _idle
-    for fitting in range(rung, rung + 5):
+    for fitting in range(rung, rung + 9):
         if _waiting[fitting]:
             block = _waiting[fitting].pop()
             _idle -= block.size
