@@ -11,8 +11,10 @@ Some two hundred windows at a time, the numbers under each are copied side by si
     └                    ┘   └            ┘
     rows: (tap, c)               rows: windows p
 
-The copy costs a read and a write for each number, against one multiplication for each output channel. The windows are split into a
-number of parts that does not depend on the number of threads, and the parts are added in order: the result is the same bit for bit.
+The copy costs a read and a write for each number, against one multiplication for each output channel. The right matrix needs none if
+∂y's pixels lie at equal distances. With few outputs the roles are changed, sums of one output lie along the channels, and then it is x
+that may need none. The windows are split into a number of parts that does not depend on the number of threads, and the parts are added
+in order: the result is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Any, NamedTuple
 from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import as_image, gated_move, move
+from minunet.ops.conv.cpu.images import Image, as_image, gated_move, move
+from minunet.ops.conv.cpu.sums import over_pixels
 from minunet.simd import VECTOR_BYTES, block_for, peek, poke, tile, transpose
 
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
@@ -57,10 +60,15 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     _, opening = (target, gradient) if gate is None else as_image(gate)
     channels, outputs = source.shape[-1], target.shape[-1]
     length = math.prod(window.kernel) * channels
-    numbers = length + bias  # one more number in each window, a 1: its product with ∂y is ∂b
     swapped = outputs < FEW <= channels  # few outputs: they are the rows of the sums, not the columns
+    numbers = length + (bias and not swapped)  # one more number in each window, a 1: its product with ∂y is ∂b
     down, along = (outputs, numbers) if swapped else (numbers, outputs)
     block, rows, wide = block_for(along, x.itemsize)
+    if swapped:
+        step = _distance(source, image) if window == _POINT else 0
+    else:
+        step = _distance(target, gradient) if gate is None else 0
+    step = step if along % wide == 0 else 0  # of the pixels that the right matrix reads in place; 0: it is a copy
     columns = -(-along // wide) * wide
     chunk_along = min(columns, 4 * wide)
     chunk_down = max(rows, min(-(-down // rows) * rows, min(SUMS // chunk_along, NUMBERS // PIXELS) // rows * rows))
@@ -73,13 +81,25 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     left = memory.empty((threads, PIXELS * small + rows), x.dtype)
     right = memory.empty((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
-        image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, chunk_down,
-        chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
+        image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, step,
+        chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
     )  # fmt: skip
     used = sums[:, :down, :along]
     result = used.sum(axis=0) if parts > 1 else used[0]
-    result = result.T if swapped else result
+    if swapped:
+        return result.T.reshape(-1, channels, outputs), over_pixels(gy, gate) if bias else None
     return result[:length].reshape(-1, channels, outputs), result[length] if bias else None
+
+
+def _distance(volume: Any, image: Image) -> int:
+    """Elements from each pixel to the next if it is the same for all, else 0."""
+    distance = image[4]
+    reached = distance
+    for size, step, inner in zip(volume.shape[2::-1], image[3:0:-1], volume.shape[3:0:-1], strict=True):
+        reached *= inner
+        if size > 1 and step != reached:
+            return 0
+    return distance
 
 
 @njit(cache=True)
@@ -167,7 +187,7 @@ def _copy(x, x_step, gate, gate_step, gated, begin, stop, count, channels, to, a
 
 @njit(parallel=True, nogil=True, cache=True)
 def _weight_gradient(  # type: ignore[no-untyped-def]
-    x, inside, window, gy, gate, gated, shape, length, numbers, swapped, chunk_down, chunk_along, sums, left, right, block, rows,
+    x, inside, window, gy, gate, gated, shape, length, numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block, rows,
     wide, point, size, zero, one
 ):  # fmt: skip
     """One task: a part of the windows, a chunk of the rows and of the columns of the sums."""
@@ -194,14 +214,17 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
         fresh = 1
         for low in range(total * part // parts, total * (part + 1) // parts, PIXELS):
             high = min(low + PIXELS, total * (part + 1) // parts)
-            if last > first:
+            if last > first and not (swapped and step):
                 _pack(x, x, False, inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
-            _pack(source, opening, gated, of_kept, point, grid, low, high, 0, kept, b, chunk_outputs, 1, size, zero)
+            if swapped or not step:
+                _pack(source, opening, gated, of_kept, point, grid, low, high, 0, kept, b, chunk_outputs, 1, size, zero)
             for r in range(0, min(chunk_down, (outputs if swapped else numbers) - i * chunk_down), rows):
                 for k in range(0, min(chunk_along, columns - j * chunk_along), wide):
                     c = sums.ctypes.data + size * ((part * down + i * chunk_down + r) * columns + j * chunk_along + k)
                     at, at_row, at_step, by, by_step = a + size * r * number_step, number_step, window_step, b + size * k, chunk_outputs
                     if swapped:
                         at, at_row, at_step, by, by_step = b + size * r, 1, chunk_outputs, a + size * k, window_step
+                    if step:
+                        by, by_step = (x[0] + size * first if swapped else source[0]) + size * (low * step + k), step
                     tile(block, at, at_row, at_step, by, by_step, c, columns, high - low, fresh, zero)
             fresh = 0
