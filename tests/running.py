@@ -19,7 +19,7 @@ from tests import host_gpu
 
 Layout = Callable[[Any], Any]  # of an array on the processor or on the GPU
 
-cpu_kernels_alone = False  # pytest's option --cpu-kernels
+kernels_alone: str | None = None  # pytest's options --cpu-kernels and --gpu-kernels
 device = "cpu"  # where tensors are made
 
 
@@ -109,9 +109,11 @@ def kernel_sets(case: OpCase, index: int) -> tuple[str, ...]:
 
     A light operation has one code for all: 'auto' alone, and the same on the GPU's arrays.
     """
+    if kernels_alone == "gpu":
+        return ("gpu",)
     with recording() as choices:
         run(case, samples_of(case)[index])
-    if cpu_kernels_alone:
+    if kernels_alone == "cpu":
         return ("auto",) if any(choice.served_by == "cpu" for choice in choices) else ()
     if not choices:
         return ("auto", "gpu")

@@ -14,7 +14,7 @@ import pytest
 import minunet as mu
 from minunet import cuda
 from tests import host_gpu
-from tests.host_gpu import KernelError, compile, stand_in
+from tests.host_gpu import KernelError, stand_in, translate
 
 cupy: Any = stand_in.module()
 
@@ -182,8 +182,8 @@ def test_a_pointer_may_be_null(launch):
 def test_the_same_through_ucontext(tmp_path):
     """Where the switch between fibers is not written in assembler. In a process of its own: a runtime is loaded once."""
     probe = f"""
-from tests.host_gpu import compile
-compile.FLAGS += ("-DWITH_UCONTEXT",)
+from tests.host_gpu import translate
+translate.FLAGS += ("-DWITH_UCONTEXT",)
 from tests import test_host_gpu as t
 from minunet import cuda
 from pathlib import Path
@@ -323,7 +323,7 @@ def test_a_barrier_that_some_threads_leave_out(launch):
 
 def test_two_barriers_for_two_halves_of_a_block(launch):
     source = REVERSAL.replace("__syncthreads();", "if (threadIdx.x < 128)\n__syncthreads();\nelse\n__syncthreads();")
-    with pytest.raises(KernelError, match="waits at the barrier .* others of its block at another"):
+    with pytest.raises(KernelError, match=r"waits at the barrier .* others of its block at another"):
         launch(source, 1, 256, row(256), empty(256), 256)
 
 
@@ -373,7 +373,7 @@ def test_the_process_goes_on_after_a_fault(launch):
 
 
 def test_a_source_that_does_not_compile_is_shown(launch):
-    with pytest.raises(compile.CompileError, match=r"error: .*missing"):
+    with pytest.raises(translate.CompileError, match=r"error: .*missing"):
         launch(DOUBLE.replace("2 *", "missing *"), 1, 1, row(1), empty(1), 1)
 
 

@@ -42,7 +42,7 @@ def test_it_compiles(path: Path, real: str, generation: int):
 def test_errors_and_warnings_are_seen(tmp_path: Path, body: str, problem: type[Exception]):
     path = tmp_path / "f.cu"
     path.write_text(f'extern "C" __global__ void f(REAL* y) {{ {body} }}')
-    with pytest.raises(problem, match="missing|INFINITY|never referenced"):
+    with pytest.raises(problem, match=r"missing|INFINITY|never referenced"):
         test_it_compiles(path, "float32", 90)
 
 

@@ -4,7 +4,7 @@
         x = mu.tensor(array, device="cuda")
         F.conv2d(x, w)                       # launches the kernels of ops/conv/conv.cu
 
-`import cupy` then finds stand_in.py. launch.py runs a kernel and watches it, compile.py makes g++ take its source, device.h says what
+`import cupy` then finds stand_in.py. launch.py runs a kernel and watches it, translate.py makes g++ take its source, device.h says what
 CUDA C++ means on the processor, runtime.cpp lets the threads of a block wait for one another.
 """
 

@@ -20,7 +20,7 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static __attribute__((section("host_shared")))  // `extern __shared__` is translated by compile.py
+#define __shared__ static __attribute__((section("host_shared")))  // `extern __shared__` is translated by translate.py
 #define warpSize 32
 
 __attribute__((section("host_shared"), used)) static char host_shared_is_there[16];

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from tests.host_gpu import compile as host_compile
+from tests.host_gpu import translate
 
 GUARD = 1 << 26  # bytes before and after an array that may not be touched
 PAGE = 1 << 12
@@ -87,10 +87,10 @@ class RawModule:
     """cupy.RawModule on the processor."""
 
     def __init__(self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> None:
-        host_compile.runtime()
+        translate.runtime()
         defines = [o for o in options if o.startswith("-D")]
-        self.code, self.names = code, host_compile.kernels(code)
-        self.library = host_compile.build(host_compile.translated(code), *defines, *host_compile.CHECKS)
+        self.code, self.names = code, translate.kernels(code)
+        self.library = translate.build(translate.translated(code), *defines, *translate.CHECKS)
         # only a kernel that reads several elements at once cares how an array is aligned
         self.vectors = re.search(r"\b(float|double|int|uint)[24]\b|reinterpret_cast|wmma", code) is not None
 
@@ -171,7 +171,7 @@ class Function:
     def _run(
         self, run: Run, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], regions: list[Region], shared: int
     ) -> list[np.ndarray]:
-        library = host_compile.runtime()
+        library = translate.runtime()
         library.host_reserve.restype = ctypes.c_void_p
         copies: dict[str, np.ndarray] = {}
         snapshots = []
@@ -230,7 +230,7 @@ class Function:
             kept.append(value)
             values[i] = value.ctypes.data
         report = Report()
-        kind = host_compile.runtime().host_launch(
+        kind = translate.runtime().host_launch(
             self.run, values, ctypes.byref(Three(*grid)), ctypes.byref(Three(*block)), *self.fixed, ctypes.c_size_t(shared),
             run.poison, run.number, SECONDS, ctypes.byref(report),
         )  # fmt: skip

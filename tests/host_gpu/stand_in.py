@@ -16,24 +16,29 @@ from tests.host_gpu.launch import RawModule
 
 POISON = b"\xff"  # what fresh memory holds: NaN, and −1
 
-# functions of the module that mean what NumPy's mean
-FUNCTIONS = """
-abs add all any arange argmax argmin argsort array_equal ascontiguousarray bincount broadcast_to ceil clip concatenate copy cumsum exp
-expand_dims expm1 flip floor full full_like greater isfinite isinf isnan less log log1p logical_and logical_not logical_or matmul max
-maximum may_share_memory mean min minimum moveaxis multiply negative ones ones_like pad power prod ravel repeat reshape roll rollaxis
-shares_memory sign sqrt square squeeze stack subtract sum swapaxes take tanh tensordot tile transpose tril triu unique unravel_index var
-where zeros zeros_like einsum divide add dot linspace count_nonzero nonzero isclose allclose round searchsorted
-invert bitwise_and bitwise_or bitwise_xor left_shift right_shift float_power sort std not_equal equal
-""".split()
-# not functions: the same objects as NumPy's
-VALUES = """
-float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ integer floating dtype newaxis inf nan pi iinfo finfo
-""".split()
-METHODS = """
-all any argmax argmin astype choose clip copy cumsum diagonal dot flatten max mean min nonzero prod ravel repeat reshape round searchsorted
-sort squeeze std sum swapaxes take tobytes trace transpose var view item tolist fill
-""".split()
-PROPERTIES = "shape strides dtype ndim size itemsize nbytes flags".split()
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+# functions that mean what NumPy's mean
+FUNCTIONS = _names("""
+    abs add all allclose any arange argmax argmin argsort array_equal ascontiguousarray bincount bitwise_and bitwise_or bitwise_xor
+    broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor full
+    full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or matmul max
+    maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel repeat
+    reshape right_shift roll rollaxis round searchsorted shares_memory sign sort sqrt square squeeze stack std subtract sum swapaxes take
+    tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
+""")
+# the same objects as NumPy's
+VALUES = _names("""
+    float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ integer floating dtype newaxis inf nan pi iinfo finfo
+""")
+METHODS = _names("""
+    all any argmax argmin astype choose clip copy cumsum diagonal dot fill flatten item max mean min nonzero prod ravel repeat reshape round
+    searchsorted sort squeeze std sum swapaxes take tobytes tolist trace transpose var view
+""")
+PROPERTIES = _names("shape strides dtype ndim size itemsize nbytes flags")
 
 
 def unwrapped(value: Any) -> Any:
