@@ -15,7 +15,8 @@ import numpy as np
 Array = Any  # numpy.ndarray or cupy.ndarray: the two share their vocabulary
 
 
-def _cupy() -> ModuleType:
+def cupy_module() -> ModuleType:
+    """CuPy, loaded; RuntimeError, in a sentence, where it is missing or finds no GPU."""
     try:
         import cupy  # noqa: PLC0415  loaded only when a GPU is asked for
 
@@ -62,7 +63,7 @@ def to_device(array: Array, device: str) -> Array:
         raise ValueError(f"device is 'cpu' or 'cuda', got {device!r}.")
     if device == device_of(array):
         return array
-    return _cupy().asarray(array) if device == "cuda" else array.get()
+    return cupy_module().asarray(array) if device == "cuda" else array.get()
 
 
 def is_float(array: Array) -> bool:

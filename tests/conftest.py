@@ -37,11 +37,13 @@ settings.load_profile("ci" if CI else "dev")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cpu-kernels", action="store_true", help="walk the operation table with the cpu kernels alone, where there are any")
+    for kernel_set in ("cpu", "gpu"):
+        help = f"walk the operation table with the {kernel_set} kernels alone, where there are any"
+        parser.addoption(f"--{kernel_set}-kernels", dest="kernels", action="store_const", const=kernel_set, help=help)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    running.cpu_kernels_alone = config.getoption("--cpu-kernels")
+    running.kernels_alone = config.getoption("kernels")
 
 
 def missing(what: str) -> None:

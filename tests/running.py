@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 
 import minunet as mu
 from minunet import Tensor
+from minunet.arrays import to_device
 from minunet.kernels import recording
 from minunet.testing.opcases import OpCase, Sample
+from tests import host_gpu
 
-Layout = Callable[[np.ndarray], np.ndarray]
+Layout = Callable[[Any], Any]  # of an array on the processor or on the GPU
 
-cpu_kernels_alone = False  # pytest's option --cpu-kernels
+kernels_alone: str | None = None  # pytest's options --cpu-kernels and --gpu-kernels
+device = "cpu"  # where tensors are made
 
 
 @dataclass
@@ -36,22 +40,26 @@ def samples_of(case: OpCase) -> list[Sample]:
     return list(case.samples(np.random.default_rng(0)))
 
 
-def tensors_of(sample: Sample, dtype: Any, layout: Layout = np.array) -> list[Tensor | None]:
+def fresh(array: Any) -> Any:
+    return array.copy()
+
+
+def tensors_of(sample: Sample, dtype: Any, layout: Layout = fresh) -> list[Tensor | None]:
     """The inputs as tensors; floating-point ones in `dtype`, fresh memory, and requiring a gradient unless constant."""
 
     def convert(i: int, value: Any) -> Tensor | None:
         if value is None:
             return None
         if not is_float(value):
-            return Tensor(value.copy())
-        return Tensor(layout(value.astype(dtype)), requires_grad=i not in sample.constant)
+            return Tensor(to_device(value.copy(), device))
+        return Tensor(layout(to_device(value.astype(dtype), device)), requires_grad=i not in sample.constant)
 
     return [convert(i, value) for i, value in enumerate(sample.inputs)]
 
 
 def options_of(sample: Sample, dtype: Any) -> dict[str, Any]:
     """The options; an array among them becomes a tensor."""
-    convert = lambda v: Tensor(v.astype(dtype) if is_float(v) else v) if isinstance(v, np.ndarray) else v  # noqa: E731
+    convert = lambda v: Tensor(to_device(v.astype(dtype) if is_float(v) else v, device)) if isinstance(v, np.ndarray) else v  # noqa: E731
     return {name: convert(value) for name, value in sample.options.items()}
 
 
@@ -62,18 +70,19 @@ def call(case: OpCase, sample: Sample, tensors: list[Tensor | None], dtype: Any)
     return list(result) if isinstance(result, tuple) else [result]
 
 
-def upstream(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+def upstream(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
     """A random output gradient: never ones, which would hide a backward that ignores it."""
-    return np.random.default_rng(7).standard_normal(shape).astype(dtype)
+    return to_device(np.random.default_rng(7).standard_normal(shape).astype(dtype), device)
 
 
-def run(case: OpCase, sample: Sample, dtype: Any = np.float64, layout: Layout = np.array, gy_layout: Layout = np.array) -> Run:
+def run(case: OpCase, sample: Sample, dtype: Any = np.float64, layout: Layout = fresh, gy_layout: Layout = fresh) -> Run:
     """Forward, and backward with a random output gradient where an input requires one."""
     tensors = tensors_of(sample, dtype, layout)
     outputs = call(case, sample, tensors, dtype)
     if outputs[0].requires_grad:
         outputs[0].backward(gy_layout(upstream(outputs[0].shape, outputs[0].dtype)))
-    return Run([y.data for y in outputs], [None if t is None else t.grad for t in tensors])
+    grads = [None if t is None or t.grad is None else to_device(t.grad, "cpu") for t in tensors]
+    return Run([to_device(y.data, "cpu") for y in outputs], grads)
 
 
 def run_torch(torch: Any, case: OpCase, sample: Sample, dtype: Any = np.float64) -> Run:
@@ -96,22 +105,40 @@ def run_torch(torch: Any, case: OpCase, sample: Sample, dtype: Any = np.float64)
 
 @cache
 def kernel_sets(case: OpCase, index: int) -> tuple[str, ...]:
-    """The kernel sets worth running for a sample: 'ref', and 'auto' where that chooses something else.
+    """The kernel sets worth running for a sample: 'ref', 'auto' where that chooses something else, and 'gpu'.
 
-    A light operation has one code for all: 'auto' alone.
+    A light operation has one code for all: 'auto' alone, and the same on the GPU's arrays.
     """
+    if kernels_alone == "gpu":
+        return ("gpu",)
     with recording() as choices:
         run(case, samples_of(case)[index])
-    if cpu_kernels_alone:
+    if kernels_alone == "cpu":
         return ("auto",) if any(choice.served_by == "cpu" for choice in choices) else ()
     if not choices:
-        return ("auto",)
-    return ("ref", "auto") if any(choice.served_by != "ref" for choice in choices) else ("ref",)
+        return ("auto", "gpu")
+    return ("ref", "auto", "gpu") if any(choice.served_by != "ref" for choice in choices) else ("ref", "gpu")
+
+
+@contextmanager
+def on(kernel_set: str) -> Iterator[None]:
+    """Within the block the set computes. 'gpu': tensors are made on the GPU that is none, and what has no kernel there runs as 'ref'."""
+    global device
+    if kernel_set != "gpu":
+        with mu.use(kernel_set):
+            yield
+        return
+    before, device = device, "cuda"
+    try:
+        with host_gpu.installed():
+            yield
+    finally:
+        device = before
 
 
 def assert_close(got: Any, want: Any, tolerance: float, what: str) -> None:
     """Equal shapes, and elements equal to `tolerance` relative to the largest (at least 1); infinities and NaNs in the same places."""
-    got, want = np.asarray(got), np.asarray(want)
+    got, want = (np.asarray(to_device(a, "cpu")) for a in (got, want))
     assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
     if not want.size:
         return

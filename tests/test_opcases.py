@@ -15,12 +15,14 @@ import pytest
 import minunet as mu
 from minunet import Tensor
 from minunet import functional as F
+from minunet.arrays import array_module, is_array, to_device
 from minunet.autograd import Function
 from minunet.testing import gradcheck
 from minunet.testing.opcases import CASES, BadInput, OpCase, Sample
+from tests import running
 from tests.conftest import require
 from tests.oracles import ORACLES
-from tests.running import assert_close, call, is_float, kernel_sets, options_of, run, run_torch, samples_of, tensors_of, upstream
+from tests.running import assert_close, call, is_float, kernel_sets, on, options_of, run, run_torch, samples_of, tensors_of, upstream
 
 PROMISED = [
     *(f"{name}{rank}d" for name in ("conv", "conv_transpose", "max_pool", "avg_pool") for rank in (1, 2, 3)),
@@ -52,7 +54,7 @@ def sets(case: OpCase, index: int) -> Iterator[str]:
     if not wanted:
         pytest.skip("no cpu kernel takes part")
     for kernel_set in wanted:
-        with mu.use(kernel_set):
+        with on(kernel_set):
             yield kernel_set
 
 
@@ -198,43 +200,48 @@ def test_inputs_are_not_modified(case, index, sample):
         if outputs[0].requires_grad:
             gy = upstream(outputs[0].shape)
             outputs[0].backward(gy)
-            assert np.array_equal(gy, upstream(outputs[0].shape)), f"{case}({sample}) on {kernel_set} wrote into the output's gradient"
+            assert array_module(gy).array_equal(gy, upstream(outputs[0].shape)), (
+                f"{case}({sample}) on {kernel_set} wrote into the output's gradient"
+            )
         for t, original in zip(tensors, sample.inputs, strict=True):
-            same = t is None or np.array_equal(t.data, original, equal_nan=True)
+            same = t is None or np.array_equal(to_device(t.data, "cpu"), original, equal_nan=True)
             assert same, f"{case}({sample}) on {kernel_set} wrote into its input"
 
 
-def every_second(array: np.ndarray) -> np.ndarray:
+def every_second(array: Any) -> Any:
     """The same values, each with a neighbour in memory that is not ours."""
     if not array.ndim:
         return array
-    wide = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), np.nan, array.dtype)
+    wide = array_module(array).full((*array.shape[:-1], 2 * array.shape[-1] + 1), np.nan, array.dtype)
     wide[..., 1::2] = array
     return wide[..., 1::2]
 
 
-def channels_last(array: np.ndarray) -> np.ndarray:
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1) if array.ndim > 2 else array.T.copy().T
+def channels_last(array: Any) -> Any:
+    xp = array_module(array)
+    return xp.moveaxis(xp.ascontiguousarray(xp.moveaxis(array, 1, -1)), -1, 1) if array.ndim > 2 else array.T.copy().T
 
 
-def some_channels(array: np.ndarray) -> np.ndarray:
+def some_channels(array: Any) -> Any:
     """Channels of a wider buffer, channels last: what the gradient of a concatenation looks like."""
     if array.ndim < 3:
         return array
-    wide = np.full((array.shape[0], *array.shape[2:], array.shape[1] + 3), np.nan, array.dtype)
-    wide[..., 1:-2] = np.moveaxis(array, 1, -1)
-    return np.moveaxis(wide, -1, 1)[:, 1:-2]
+    xp = array_module(array)
+    wide = xp.full((array.shape[0], *array.shape[2:], array.shape[1] + 3), np.nan, array.dtype)
+    wide[..., 1:-2] = xp.moveaxis(array, 1, -1)
+    return xp.moveaxis(wide, -1, 1)[:, 1:-2]
 
 
-def backwards(array: np.ndarray) -> np.ndarray:
+def backwards(array: Any) -> Any:
     """Negative strides on every axis."""
     turn = (slice(None, None, -1),) * array.ndim
     return array[turn].copy()[turn]
 
 
-def one_value(array: np.ndarray) -> np.ndarray:
+def one_value(array: Any) -> Any:
     """One value everywhere, with strides of 0: what the gradient of a sum looks like."""
-    return np.broadcast_to(array.dtype.type(0.75), array.shape)
+    xp = array_module(array)
+    return xp.broadcast_to(xp.asarray(0.75, dtype=array.dtype), array.shape)
 
 
 @every_sample
@@ -265,10 +272,10 @@ def test_saved_arrays_die_with_backward(case, index, sample):
             outside = [*(t.data for t in [*tensors, *outputs] if t is not None), *arrays_in(sample.options.values())]
             nodes = graph_below(outputs[0].node)
             kept = [a for node in nodes for a in arrays_in(vars(node).values())]
-            saved = [weakref.ref(a) for a in kept if a.size and not any(np.shares_memory(a, b) for b in outside)]
+            saved = [weakref.ref(a) for a in kept if a.size and not any(array_module(a).shares_memory(a, b) for b in outside)]
             watched = [weakref.ref(x) for x in [*nodes, *(t for t in [*tensors, *outputs] if t is not None)]]
             del nodes, kept
-            outputs[0].backward(np.ones(outputs[0].shape))
+            outputs[0].backward(to_device(np.ones(outputs[0].shape), running.device))
             left = [f"{r().dtype} {r().shape}" for r in saved if r() is not None]
             assert not left, f"{case}({sample}) on {kernel_set}: backward leaves saved arrays alive: {left}"
             del tensors, outputs, outside
@@ -295,9 +302,9 @@ def graph_below(root: Function | None) -> list[Function]:
     return found
 
 
-def arrays_in(values: Any) -> Iterator[np.ndarray]:
+def arrays_in(values: Any) -> Iterator[Any]:
     for value in values:
-        if isinstance(value, np.ndarray):
+        if is_array(value):
             yield value
         elif isinstance(value, tuple | list):
             yield from arrays_in(value)

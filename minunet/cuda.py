@@ -1,0 +1,270 @@
+"""CUDA kernels: loads a `.cu` file that lies beside an operation, checks every argument, launches.
+
+    CONV = cuda.Source(__file__, "conv.cu")
+    CONV.kernel("conv_forward", x.dtype)(blocks_for(y.size, 256), 256, x, w, b, y, geometry, y.size)
+
+CuPy hands a kernel whatever bytes it is given: a float64 array where the kernel reads float32, or two arguments in the wrong order,
+are not noticed. So the signature is read from the source, and each argument is held against its parameter:
+
+    const REAL* x               an array on the GPU, of that dtype, C-contiguous; None becomes a null pointer
+    … followed by Steps<5> x_steps     then x may have any strides, on 5 axes; the steps are filled in from the array, not passed
+    int n, long long n, float a, …     a Python number, converted to exactly that type; an int that does not fit raises
+    bool relu                          True or False
+    Window window                      a struct of the source, as a dict of its members; an array member is a tuple
+
+A file is compiled when one of its kernels is first launched, once for each element type, which it calls REAL. CuPy keeps the result
+on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minunet.arrays import cupy_module, device_of
+
+Size = int | tuple[int, ...]  # along x, y and z; what is left out is 1
+
+REALS = {"float32": "float", "float64": "double"}
+OPTIONS = ("-std=c++17",)
+
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+MOST_THREADS = 1024  # of a block
+PLAIN_SHARED = 48 * 1024  # bytes of shared memory that a kernel gets without asking
+
+_SCALARS = {
+    "bool": np.bool_,
+    "signed char": np.int8,
+    "unsigned char": np.uint8,
+    "short": np.int16,
+    "unsigned short": np.uint16,
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "unsigned int": np.uint32,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "float": np.float32,
+    "double": np.float64,
+}
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"[^\n]*$', re.MULTILINE)
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)')
+_STRUCT = re.compile(r"^struct (\w+)\s*\{(.*?)\};", re.MULTILINE | re.DOTALL)
+_STEPS = re.compile(r"Steps<(\d)>")
+
+
+def blocks_for(n: int, size: int) -> int:
+    """How many blocks of `size` cover n threads."""
+    return -(-n // size)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel. kind: 'array', 'steps', 'struct' or 'scalar'. dtype: of the elements, or of the value."""
+
+    name: str
+    kind: str
+    dtype: np.dtype[Any]
+    axes: int | None = None  # of an array whose steps follow it
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class Source:
+    """A `.cu` file. file: the Python file beside it (`__file__`)."""
+
+    def __init__(self, file: str, name: str) -> None:
+        self.path = Path(file).with_name(name)
+
+    def kernel(self, name: str, dtype: Any) -> Kernel:
+        """The kernel, compiled with `dtype` for REAL."""
+        return _kernel(self.path, name, np.dtype(dtype).name)
+
+
+class Kernel:
+    """One kernel for one element type: `kernel(grid, block, *arguments, shared=bytes)` launches it."""
+
+    def __init__(self, name: str, parameters: list[Parameter]) -> None:
+        self.name, self.parameters = name, parameters
+        self.passed = [p for p in parameters if p.kind != "steps"]
+        self.function: Any = None
+
+    def __call__(self, grid: Size, block: Size, *arguments: Any, shared: int = 0) -> None:
+        """grid: blocks, block: threads of one, each an int or a tuple. A grid of no blocks launches nothing."""
+        blocks, threads = self._sizes(grid, "grid"), self._sizes(block, "block")
+        if len(arguments) != len(self.passed):
+            listed = ", ".join(map(str, self.passed))
+            raise TypeError(f"kernel {self.name} takes {len(self.passed)} arguments ({listed}), got {len(arguments)}.")
+        values: list[Any] = []
+        given = iter(arguments)
+        for p in self.parameters:
+            if p.kind == "array":
+                array = next(given)
+                values.append(self._array(p, array))
+            elif p.kind == "steps":  # of the array just before
+                values.append(self._steps(p, array))
+            else:
+                values.append(self._value(p, next(given)))
+        if not all(blocks):
+            return
+        if any(n > most for n, most in zip(blocks, MOST_BLOCKS, strict=True)):
+            raise ValueError(f"kernel {self.name}: a grid has at most {MOST_BLOCKS} blocks along x, y, z; got {blocks}.")
+        count = threads[0] * threads[1] * threads[2]
+        if not 1 <= count <= MOST_THREADS or threads[2] > 64:
+            raise ValueError(f"kernel {self.name}: a block has 1 to {MOST_THREADS} threads, at most 64 along z; got {threads}.")
+        if shared > PLAIN_SHARED:
+            self.function.max_dynamic_shared_size_bytes = shared
+        self.function(blocks, threads, tuple(values), shared_mem=shared)
+
+    def _sizes(self, size: Size, what: str) -> tuple[int, int, int]:
+        sizes = size if isinstance(size, tuple) else (size,)
+        if not 1 <= len(sizes) <= 3 or min(sizes) < 0:
+            raise ValueError(f"kernel {self.name}: {what} is one to three numbers that are not negative, got {size!r}.")
+        x, y, z = (*map(int, sizes), 1, 1)[:3]
+        return x, y, z
+
+    def _array(self, p: Parameter, array: Any) -> Any:
+        if array is None:
+            return None
+        if not hasattr(array, "dtype") or device_of(array) != "cuda":
+            raise TypeError(f"kernel {self.name}: argument {p.name!r} must be an array on the GPU, got {type(array).__name__}.")
+        if array.dtype != p.dtype:
+            raise TypeError(f"kernel {self.name}: argument {p.name!r} must hold {p.dtype}, got {array.dtype}.")
+        if p.axes is None and not array.flags.c_contiguous:
+            raise ValueError(
+                f"kernel {self.name}: argument {p.name!r} must be C-contiguous, got shape {array.shape} with strides {array.strides}."
+            )
+        if p.axes is not None and array.ndim != p.axes:
+            raise ValueError(f"kernel {self.name}: argument {p.name!r} must have {p.axes} axes, got {array.ndim}: {array.shape}.")
+        return array
+
+    def _steps(self, p: Parameter, array: Any) -> Any:
+        steps = np.zeros((), p.dtype)
+        if array is not None:
+            size = array.dtype.itemsize
+            if any(s % size for s in array.strides):
+                raise ValueError(f"kernel {self.name}: the strides {array.strides} of {p.name!r} are not whole elements of {size} bytes.")
+            steps["step"] = [s // size for s in array.strides]
+        return steps
+
+    def _value(self, p: Parameter, given: Any) -> np.ndarray[Any, Any]:
+        """The value as an array of one element: CuPy passes such by value."""
+        if p.kind == "scalar":
+            return np.array(self._number(p.name, given, p.dtype), p.dtype)
+        names = p.dtype.names or ()
+        if not isinstance(given, Mapping) or set(given) != set(names):
+            raise TypeError(f"kernel {self.name}: argument {p.name!r} is a dict with the keys {', '.join(names)}; got {given!r}.")
+        struct = np.zeros((), p.dtype)
+        for name, value in given.items():
+            member, label = p.dtype[name], f"{p.name}.{name}"
+            if not member.shape:
+                struct[name] = self._number(label, value, member)
+            elif isinstance(value, tuple) and len(value) == member.shape[0]:
+                struct[name] = [self._number(label, v, member.base) for v in value]
+            else:
+                raise TypeError(f"kernel {self.name}: {label!r} is a tuple of {member.shape[0]} numbers, got {value!r}.")
+        return struct
+
+    def _number(self, label: str, given: Any, dtype: np.dtype[Any]) -> Any:
+        kind = {"b": (bool, np.bool_), "f": (int, float, np.integer, np.floating)}.get(dtype.kind, (int, np.integer))
+        if not isinstance(given, kind) or (isinstance(given, bool) and dtype.kind != "b"):
+            raise TypeError(f"kernel {self.name}: argument {label!r} must be a number fit for {dtype}, got {given!r}.")
+        if dtype.kind in "iu" and not np.iinfo(dtype).min <= given <= np.iinfo(dtype).max:
+            raise ValueError(f"kernel {self.name}: argument {label!r} does not fit {dtype}: {given}.")
+        return given
+
+
+@cache
+def read(path: Path) -> str:
+    """The source with what it includes from beside it or from here. A `#line` keeps the compiler's messages true."""
+
+    def included(match: re.Match[str]) -> str:
+        places = [folder / match[1] for folder in (path.parent, Path(__file__).parent)]
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            raise FileNotFoundError(f"{path} includes {match[1]}, which is neither beside it nor in {places[1].parent}.")
+        line = text.count("\n", 0, match.start()) + 2
+        return f'#line 1 "{found.name}"\n{read(found)}\n#line {line} "{path.name}"'
+
+    text = path.read_text(encoding="utf-8")
+    return f'#line 1 "{path.name}"\n{_INCLUDE.sub(included, text)}'
+
+
+@cache
+def signatures(path: Path, real: str) -> dict[str, list[Parameter]]:
+    """The parameters of each kernel of a file, read from its source. real: the name of REAL's dtype."""
+    scalars = {**{name: np.dtype(kind) for name, kind in _SCALARS.items()}, "REAL": np.dtype(real)}
+    source = _COMMENT.sub(" ", read(path))
+    structs = {name: _struct(name, body, scalars) for name, body in _STRUCT.findall(source)}
+    found = {name: _parameters(name, text, scalars, structs) for name, text in _KERNEL.findall(source)}
+    if not found or len(found) != source.count("__global__"):
+        raise ValueError(f'{path.name}: not every kernel begins with `extern "C" __global__ void name(`.')
+    return found
+
+
+def _struct(name: str, body: str, scalars: dict[str, np.dtype[Any]]) -> np.dtype[Any] | None:
+    """`int n, kernel[3];` → the dtype with C's layout; None for a struct with anything else in it, which no kernel takes then."""
+    members: list[tuple[Any, ...]] = []
+    for line in filter(None, map(str.strip, body.split(";"))):
+        match = re.fullmatch(r"((?:unsigned |long )*\w+) (\w+(?:\[\d+\])?(?:\s*,\s*\w+(?:\[\d+\])?)*)", line)
+        if match is None or match[1] not in scalars:
+            return None
+        for member in re.split(r"\s*,\s*", match[2]):
+            label, _, length = member.rstrip("]").partition("[")
+            members.append((label, scalars[match[1]], (int(length),)) if length else (label, scalars[match[1]]))
+    return np.dtype(members, align=True)
+
+
+def _parameters(kernel: str, text: str, scalars: dict[str, np.dtype[Any]], structs: dict[str, np.dtype[Any] | None]) -> list[Parameter]:
+    parameters: list[Parameter] = []
+    for declaration in filter(None, map(str.strip, text.split(","))):
+        words = re.sub(r"\b(const|__restrict__)\b", " ", declaration).replace("*", " * ").split()
+        name, kind = words[-1], " ".join(words[:-1])
+        element, struct = kind.removesuffix(" *"), structs.get(kind)
+        if steps := _STEPS.fullmatch(kind):
+            axes = int(steps[1])
+            before = parameters.pop() if parameters else None
+            if before is None or before.kind != "array" or name != f"{before.name}_steps":
+                raise ValueError(f"kernel {kernel}: {declaration!r} must follow the array whose steps it holds and be called NAME_steps.")
+            parameters.append(Parameter(before.name, "array", before.dtype, axes))
+            parameters.append(Parameter(name, "steps", np.dtype([("step", np.int64, (axes,))])))
+        elif element != kind and element in scalars:
+            parameters.append(Parameter(name, "array", scalars[element]))
+        elif kind in scalars:
+            parameters.append(Parameter(name, "scalar", scalars[kind]))
+        elif struct is not None:
+            parameters.append(Parameter(name, "struct", struct))
+        else:
+            raise ValueError(f"kernel {kernel}: the type of the parameter {declaration!r} is not known to minunet/cuda.py.")
+    return parameters
+
+
+@cache
+def _kernel(path: Path, name: str, real: str) -> Kernel:
+    known = signatures(path, real)
+    if name not in known:
+        raise AttributeError(f"{path.name} has no kernel {name!r}; it has {', '.join(known)}.")
+    kernel = Kernel(name, known[name])
+    kernel.function = _module(path, real).get_function(name)
+    return kernel
+
+
+@cache
+def _module(path: Path, real: str) -> Any:
+    if real not in REALS:
+        raise TypeError(f"{path.name}: kernels are compiled for {' and '.join(REALS)}, not for {real}.")
+    return cupy_module().RawModule(code=read(path), options=(*OPTIONS, f"-DREAL={REALS[real]}"))
+
+
+def forget() -> None:
+    """Drops what was compiled and read."""
+    for kept in (read, signatures, _kernel, _module):
+        kept.cache_clear()

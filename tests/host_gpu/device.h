@@ -1,0 +1,233 @@
+// CUDA C++ on the processor: what a kernel's source calls gets its meaning here, and the waiting is done by runtime.cpp.
+//
+// A thread of a block is a fiber; `host_now` says which one runs. `__shared__` variables are statics: the blocks run one after another.
+// Sections: the language, types, memory, waiting, arithmetic, matrix units. What is missing fails to compile: add it to its section.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+// ---- the language ----
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+#define __shared__ static __attribute__((section("host_shared")))  // `extern __shared__` is translated by translate.py
+#define warpSize 32
+
+__attribute__((section("host_shared"), used)) static char host_shared_is_there[16];
+extern "C" __attribute__((visibility("hidden"))) char __start_host_shared[], __stop_host_shared[];
+
+// ---- types ----
+
+#define HOST_VECTOR(T, name, bytes2, bytes4)                                     \
+    struct alignas(bytes2) name##2 { T x, y; };                                  \
+    struct name##3 { T x, y, z; };                                               \
+    struct alignas(bytes4) name##4 { T x, y, z, w; };                            \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                   \
+    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }           \
+    inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+HOST_VECTOR(int, int, 8, 16)
+HOST_VECTOR(unsigned, uint, 8, 16)
+HOST_VECTOR(float, float, 8, 16)
+HOST_VECTOR(double, double, 16, 16)
+HOST_VECTOR(long long, longlong, 16, 16)
+#undef HOST_VECTOR
+
+struct HostPlace {
+    uint3 thread, block, threads, blocks;
+};
+extern "C" HostPlace* host_now;
+#define threadIdx (host_now->thread)
+#define blockIdx (host_now->block)
+#define blockDim (host_now->threads)
+#define gridDim (host_now->blocks)
+
+// ---- memory ----
+
+extern "C" void* host_dynamic_shared;  // its end is the end of a page that may be touched
+
+template <class T> T __ldg(const T* p) { return *p; }
+template <class T> T __ldcs(const T* p) { return *p; }
+template <class T> T __ldcg(const T* p) { return *p; }
+template <class T> void __stcs(T* p, T v) { *p = v; }
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+template <class T, class F> T host_change(T* p, F f) { T old = *p; *p = f(old); return old; }  // no other thread runs meanwhile
+template <class T, class V> T atomicAdd(T* p, V v) { return host_change(p, [=](T old) { return T(old + v); }); }
+template <class T, class V> T atomicSub(T* p, V v) { return host_change(p, [=](T old) { return T(old - v); }); }
+template <class T, class V> T atomicMax(T* p, V v) { return host_change(p, [=](T old) { return old < T(v) ? T(v) : old; }); }
+template <class T, class V> T atomicMin(T* p, V v) { return host_change(p, [=](T old) { return T(v) < old ? T(v) : old; }); }
+template <class T, class V> T atomicOr(T* p, V v) { return host_change(p, [=](T old) { return T(old | v); }); }
+template <class T, class V> T atomicAnd(T* p, V v) { return host_change(p, [=](T old) { return T(old & v); }); }
+template <class T, class V> T atomicExch(T* p, V v) { return host_change(p, [=](T) { return T(v); }); }
+template <class T, class V, class W> T atomicCAS(T* p, V want, W v) { return host_change(p, [=](T old) { return old == T(want) ? T(v) : old; }); }
+
+// ---- waiting ----
+
+struct HostLane {
+    alignas(16) char bytes[16];
+};
+extern "C" void host_barrier(const char* file, int line);
+// Gives this lane's value and returns what all lanes of the mask gave, when they have. `took_part`: which lanes those are.
+extern "C" const HostLane* host_exchange(unsigned mask, const void* value, int size, unsigned* took_part, const char* file, int line);
+extern "C" void host_no_such_lane(int lane, const char* file, int line);
+
+#define __syncthreads() host_barrier(__FILE__, __LINE__)
+#define __syncwarp(...) host::sync_warp(__FILE__, __LINE__, ##__VA_ARGS__)
+#define __shfl_sync(...) host::shuffle(__FILE__, __LINE__, __VA_ARGS__)
+#define __shfl_up_sync(...) host::shuffle_up(__FILE__, __LINE__, __VA_ARGS__)
+#define __shfl_down_sync(...) host::shuffle_down(__FILE__, __LINE__, __VA_ARGS__)
+#define __shfl_xor_sync(...) host::shuffle_xor(__FILE__, __LINE__, __VA_ARGS__)
+#define __ballot_sync(mask, yes) host::ballot(__FILE__, __LINE__, mask, yes)
+#define __any_sync(mask, yes) (host::ballot(__FILE__, __LINE__, mask, yes) != 0)
+#define __all_sync(mask, yes) (host::ballot(__FILE__, __LINE__, mask, !(yes)) == 0)
+
+namespace host {
+
+inline int lane() {
+    const uint3 t = threadIdx, n = blockDim;
+    return (t.x + n.x * (t.y + n.y * t.z)) % 32;
+}
+
+template <class T> T from_lane(const char* file, int line, unsigned mask, T value, int source) {
+    static_assert(sizeof(T) <= sizeof(HostLane), "a shuffle moves at most 16 bytes");
+    unsigned took_part;
+    const HostLane* all = host_exchange(mask, &value, sizeof(T), &took_part, file, line);
+    if (!(took_part >> source & 1)) host_no_such_lane(source, file, line);
+    T result;
+    std::memcpy(&result, all[source].bytes, sizeof(T));
+    return result;
+}
+
+template <class T> T shuffle(const char* file, int line, unsigned mask, T value, int source, int width = 32) {
+    return from_lane(file, line, mask, value, lane() / width * width + (source & (width - 1)));
+}
+template <class T> T shuffle_up(const char* file, int line, unsigned mask, T value, unsigned far, int width = 32) {
+    return from_lane(file, line, mask, value, lane() % width < (int)far ? lane() : lane() - (int)far);
+}
+template <class T> T shuffle_down(const char* file, int line, unsigned mask, T value, unsigned far, int width = 32) {
+    return from_lane(file, line, mask, value, lane() % width + (int)far >= width ? lane() : lane() + (int)far);
+}
+template <class T> T shuffle_xor(const char* file, int line, unsigned mask, T value, int bits, int width = 32) {
+    const int source = lane() ^ bits;
+    return from_lane(file, line, mask, value, source / width > lane() / width ? lane() : source);
+}
+
+inline unsigned ballot(const char* file, int line, unsigned mask, bool yes) {
+    unsigned took_part, result = 0;
+    const HostLane* all = host_exchange(mask, &yes, 1, &took_part, file, line);
+    for (int i = 0; i < 32; i++) result |= (unsigned)((took_part >> i & 1) && all[i].bytes[0]) << i;
+    return result;
+}
+inline void sync_warp(const char* file, int line, unsigned mask = 0xffffffffu) {
+    unsigned took_part;
+    host_exchange(mask, nullptr, 0, &took_part, file, line);
+}
+
+}  // namespace host
+
+// ---- arithmetic ----
+
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+using std::signbit;
+
+template <class T, class V> constexpr std::common_type_t<T, V> min(T a, V b) { using R = std::common_type_t<T, V>; return R(b) < R(a) ? R(b) : R(a); }
+template <class T, class V> constexpr std::common_type_t<T, V> max(T a, V b) { using R = std::common_type_t<T, V>; return R(a) < R(b) ? R(b) : R(a); }
+using std::abs;
+// CUDA overloads the functions of <cmath> for float; these take the float ones along where C would turn it into double
+using std::ceil;
+using std::cos;
+using std::exp;
+using std::exp2;
+using std::expm1;
+using std::fabs;
+using std::floor;
+using std::fma;
+using std::fmax;
+using std::fmin;
+using std::log;
+using std::log1p;
+using std::log2;
+using std::pow;
+using std::round;
+using std::sin;
+using std::sqrt;
+using std::tanh;
+using std::trunc;
+
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline double rsqrt(double x) { return 1 / std::sqrt(x); }
+inline float rsqrt(float x) { return 1 / std::sqrt(x); }
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+inline float __frcp_rn(float x) { return 1 / x; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
+
+template <class To, class From> To host_bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same number of bits");
+    To to;
+    std::memcpy(&to, &from, sizeof(To));
+    return to;
+}
+inline int __float_as_int(float x) { return host_bits<int>(x); }
+inline unsigned __float_as_uint(float x) { return host_bits<unsigned>(x); }
+inline float __int_as_float(int x) { return host_bits<float>(x); }
+inline float __uint_as_float(unsigned x) { return host_bits<float>(x); }
+inline long long __double_as_longlong(double x) { return host_bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return host_bits<double>(x); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+
+// ---- matrix units ----
+// nvcuda::wmma fragments, and half and bfloat16 with their conversions, belong here. A fragment can be held by the lanes as
+// CUDA holds it (each lane some of the elements), and multiplied through host_exchange.
+
+// ---- how runtime.cpp calls a kernel ----
+
+struct HostParameter {
+    int bytes, is_pointer, is_const, element_bytes;
+};
+
+namespace host {
+
+template <class T> HostParameter parameter() {
+    using Element = std::remove_pointer_t<T>;
+    if constexpr (std::is_pointer_v<T>) return {sizeof(T), 1, std::is_const_v<Element>, sizeof(Element)};
+    return {sizeof(T), 0, 0, 0};
+}
+
+template <class... P> int about(void (*)(P...), HostParameter* out) {
+    const HostParameter all[] = {parameter<std::remove_cv_t<P>>()..., {}};
+    std::memcpy(out, all, sizeof...(P) * sizeof(HostParameter));
+    return sizeof...(P);
+}
+
+template <class... P, std::size_t... I> void call(void (*kernel)(P...), void** values, std::index_sequence<I...>) {
+    kernel(*static_cast<std::remove_cv_t<P>*>(values[I])...);
+}
+template <class... P> void call(void (*kernel)(P...), void** values) { call(kernel, values, std::index_sequence_for<P...>()); }
+
+}  // namespace host

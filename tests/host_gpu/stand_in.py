@@ -1,0 +1,222 @@
+"""The part of CuPy that minunet uses, on the processor: an array type, the functions it knows, RawModule.
+
+An array here is not one of NumPy's, as one of CuPy's is not: the two do not mix in an operation, NumPy does not convert it, and a sum
+over all axes is an array without axes, not a number. Names are listed; one that is missing raises, and a test holds the list against
+CuPy's own.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import numpy as np
+
+from tests.host_gpu.launch import RawModule
+
+POISON = b"\xff"  # what fresh memory holds: NaN, and −1
+
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+# functions that mean what NumPy's mean
+FUNCTIONS = _names("""
+    abs add all allclose any arange argmax argmin argsort array_equal ascontiguousarray bincount bitwise_and bitwise_or bitwise_xor
+    broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor full
+    full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or matmul max
+    maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel repeat
+    reshape right_shift roll rollaxis round searchsorted shares_memory sign sort sqrt square squeeze stack std subtract sum swapaxes take
+    tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
+""")
+# the same objects as NumPy's
+VALUES = _names("""
+    float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ integer floating dtype newaxis inf nan pi iinfo finfo
+""")
+METHODS = _names("""
+    all any argmax argmin astype choose clip copy cumsum diagonal dot fill flatten item max mean min nonzero prod ravel repeat reshape round
+    searchsorted sort squeeze std sum swapaxes take tobytes tolist trace transpose var view
+""")
+PROPERTIES = _names("shape strides dtype ndim size itemsize nbytes flags")
+
+
+def unwrapped(value: Any) -> Any:
+    """The NumPy array behind a stand-in, also within lists and tuples; an array of NumPy's own is refused, as CuPy does."""
+    if isinstance(value, ndarray):
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>: an array on the processor met one on the GPU.")
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(unwrapped(v) for v in value)
+    return value
+
+
+def wrapped(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, list | tuple):
+        return type(value)(wrapped(v) for v in value)
+    return value
+
+
+def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    out = kwargs.get("out")
+    result = function(*(unwrapped(a) for a in args), **{key: unwrapped(value) for key, value in kwargs.items()})
+    if out is not None:
+        return out[0] if isinstance(out, tuple) else out
+    return wrapped(result)
+
+
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array on the GPU that is none. `_host` is the memory."""
+
+    def __init__(self, host: np.ndarray) -> None:
+        self._host = host
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return _call(getattr(ufunc, method), inputs, kwargs)
+
+    def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
+        if function.__name__ not in FUNCTIONS:
+            raise TypeError(f"numpy.{function.__name__} of an array on the GPU: the stand-in for CuPy does not list it.")
+        return _call(function, args, kwargs)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly.")
+
+    def get(self) -> np.ndarray:
+        return self._host.copy(order="K")
+
+    def set(self, array: np.ndarray) -> None:
+        self._host[...] = array
+
+    @property
+    def T(self) -> ndarray:
+        return ndarray(self._host.T)
+
+    @property
+    def base(self) -> Any:
+        return None if self._host.base is None else wrapped(self._host.base)
+
+    @property
+    def data(self) -> Any:
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
+    def __getitem__(self, index: Any) -> ndarray:
+        return wrapped(self._host[_index(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._host[_index(index)] = unwrapped(value)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self._host)
+
+    def __int__(self) -> int:
+        return int(self._host)
+
+    def __float__(self) -> float:
+        return float(self._host)
+
+    def __index__(self) -> int:
+        return self._host.__index__()
+
+    def __repr__(self) -> str:
+        return f"on the GPU: {self._host!r}"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an array on the GPU is not pickled here.")
+
+
+def _method(name: str) -> Any:
+    plain = name in ("tobytes", "item", "tolist")
+
+    def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        if plain:
+            return getattr(self._host, name)(*args, **kwargs)
+        return _call(getattr(self._host, name), args, kwargs)
+
+    return method
+
+
+for _name in METHODS:
+    setattr(ndarray, _name, _method(_name))
+for _name in PROPERTIES:
+    setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._host, name)))
+
+
+def _index(index: Any) -> Any:
+    """An index may hold arrays, which must be on the GPU, too."""
+    return unwrapped(index)
+
+
+class _Add:
+    """cupy.add: a function, and `add.at`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _call(np.add, args, kwargs)
+
+    def at(self, array: ndarray, index: Any, values: Any) -> None:
+        np.add.at(array._host, unwrapped(index), unwrapped(values))
+
+
+def _function(name: str) -> Any:
+    function = getattr(np, name)
+    return lambda *args, **kwargs: _call(function, args, kwargs)
+
+
+def asarray(value: Any, dtype: Any = None) -> ndarray:
+    """From the processor to the GPU: the one way in."""
+    host = value._host if isinstance(value, ndarray) else value
+    if isinstance(value, ndarray):
+        return value if dtype is None or host.dtype == dtype else ndarray(host.astype(dtype))
+    return ndarray(np.array(host, dtype=dtype, order="K"))
+
+
+def array(value: Any, dtype: Any = None, copy: bool = True) -> ndarray:
+    host = value._host if isinstance(value, ndarray) else value
+    return ndarray(np.array(host, dtype=dtype, copy=copy, order="K"))
+
+
+def empty(shape: Any, dtype: Any = np.float64) -> ndarray:
+    return _poisoned(np.empty(shape, dtype))
+
+
+def empty_like(like: ndarray, dtype: Any = None, shape: Any = None) -> ndarray:
+    return _poisoned(np.empty_like(like._host, dtype=dtype, shape=shape))
+
+
+def _poisoned(host: np.ndarray) -> ndarray:
+    """Fresh memory, full of what is seen when it is used."""
+    host[...] = True if host.dtype == np.bool_ else np.frombuffer(POISON * host.itemsize, host.dtype)[0]
+    return ndarray(host)
+
+
+def asnumpy(value: ndarray) -> np.ndarray:
+    return value.get()
+
+
+def as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
+    return ndarray(np.lib.stride_tricks.as_strided(x._host, shape, strides))
+
+
+def module() -> types.ModuleType:
+    """What `import cupy` finds while the stand-in is installed."""
+    cupy = types.ModuleType("cupy", __doc__)
+    for name in FUNCTIONS:
+        setattr(cupy, name, _function(name))
+    for name in VALUES:
+        setattr(cupy, name, getattr(np, name))
+    for value in (ndarray, asarray, array, empty, empty_like, asnumpy, RawModule):
+        setattr(cupy, value.__name__, value)
+    cupy.add = _Add()
+    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)
+    return cupy

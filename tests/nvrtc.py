@@ -1,0 +1,76 @@
+"""NVRTC, NVIDIA's compiler as a library: what it makes of our `.cu` files, with no GPU and no driver.
+
+`python -m tests.nvrtc` prints, for each kernel and GPU generation, registers, shared memory, stack and spills: what decides how many
+threads a multiprocessor holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import minunet
+from minunet import cuda
+
+ROOT = Path(minunet.__file__).parent
+GENERATIONS = {75: "Turing", 80: "Ampere", 90: "Hopper", 100: "Blackwell, data centre", 120: "Blackwell, desktop"}
+CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one kernel needs. shared: bytes a block, stack and spills: bytes a thread."""
+
+    kernel: str
+    registers: int
+    shared: int
+    stack: int
+    spilled: int
+
+
+def sources() -> list[Path]:
+    return sorted(ROOT.rglob("*.cu"))
+
+
+@cache
+def compiled(path: Path, generation: int, real: str) -> tuple[list[Usage], list[str]]:
+    """The kernels of a file, and the compiler's warnings. Raises RuntimeError with its errors."""
+    nvrtc: Any = importlib.import_module("cupy_backends.cuda.libs.nvrtc")
+    program = nvrtc.createProgram(cuda.read(path), path.name, (), ())
+    options = (*cuda.OPTIONS, *CUPY_ADDS, f"-DREAL={cuda.REALS[real]}", f"-arch=sm_{generation}", "--ptxas-options=-v")
+    try:
+        nvrtc.compileProgram(program, options)
+    except nvrtc.NVRTCError:
+        raise RuntimeError(f"{path.name} for sm_{generation}, {real}:\n{nvrtc.getProgramLog(program)}") from None
+    log = nvrtc.getProgramLog(program)
+    assert nvrtc.getCUBIN(program)
+    nvrtc.destroyProgram(program)
+    warnings = [line for line in log.splitlines() if "warning" in line.lower()]
+    return [_usage(name, told) for name, told in re.findall(r"Compiling entry function '(\w+)'(.*?)Compile time", log, re.DOTALL)], warnings
+
+
+def _usage(kernel: str, told: str) -> Usage:
+    def number(pattern: str) -> int:
+        found = re.search(pattern, told)
+        return int(found[1]) if found else 0
+
+    spilled = number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads")
+    return Usage(kernel, number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame"), spilled)
+
+
+def table() -> str:
+    lines = [f"{'kernel':24} {'real':8} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>7}"]
+    for path in sources():
+        for real in cuda.REALS:
+            for generation in GENERATIONS:
+                for u in compiled(path, generation, real)[0]:
+                    lines.append(f"{u.kernel:24} {real:8} {generation:>4} {u.registers:>9} {u.shared:>7} {u.stack:>6} {u.spilled:>7}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

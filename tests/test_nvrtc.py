@@ -1,0 +1,74 @@
+"""Every `.cu` file compiled by NVIDIA's compiler for each GPU generation, with no GPU there. What the kernels do, test_opcases.py tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from minunet import cuda
+from tests import nvrtc
+from tests.conftest import require
+
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    require("cupy_backends.cuda.libs.nvrtc")
+
+
+@pytest.mark.parametrize("generation", nvrtc.GENERATIONS, ids="sm_{}".format)
+@pytest.mark.parametrize("real", cuda.REALS)
+@pytest.mark.parametrize("path", nvrtc.sources(), ids=lambda path: path.name)
+def test_it_compiles(path: Path, real: str, generation: int):
+    """Without a warning, each kernel found by minunet/cuda.py too. One with `__launch_bounds__` is meant to be fast: it spills nothing."""
+    usages, warnings = nvrtc.compiled(path, generation, real)
+    assert not warnings, "\n".join(warnings)
+    assert {u.kernel for u in usages} == set(cuda.signatures(path, real))
+    fast = set(re.findall(r"__launch_bounds__\s*\([^)]*\)\s*(\w+)", cuda.read(path)))
+    spilling = [f"{u.kernel} spills {u.spilled} bytes" for u in usages if u.spilled and u.kernel in fast]
+    assert not spilling, ", ".join(spilling)
+    assert all(u.registers for u in usages)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("y[0] = missing;", RuntimeError),
+        ("y[0] = INFINITY;", RuntimeError),  # of <math.h>, which NVRTC does not have
+        ("int unused;", AssertionError),
+    ],
+)
+def test_errors_and_warnings_are_seen(tmp_path: Path, body: str, problem: type[Exception]):
+    path = tmp_path / "f.cu"
+    path.write_text(f'extern "C" __global__ void f(REAL* y) {{ {body} }}')
+    with pytest.raises(problem, match=r"missing|INFINITY|never referenced"):
+        test_it_compiles(path, "float32", 90)
+
+
+def test_spills_are_seen(tmp_path: Path):
+    """64 registers a thread are not enough for 200 numbers that are all needed to the end."""
+    path = tmp_path / "f.cu"
+    path.write_text("""
+extern "C" __global__ void __launch_bounds__(1024) f(REAL* y) {
+    REAL all[200];
+    #pragma unroll
+    for (int i = 0; i < 200; i++) all[i] = y[i * 1024 + threadIdx.x];
+    for (int turn = 0; turn < 100; turn++) {
+        #pragma unroll
+        for (int i = 0; i < 200; i++) all[i] = all[i] * all[(i + 7) % 200] + turn;
+    }
+    #pragma unroll
+    for (int i = 0; i < 200; i++) y[i * 1024 + threadIdx.x] = all[i];
+}""")
+    with pytest.raises(AssertionError, match=r"f spills \d+ bytes"):
+        test_it_compiles(path, "float32", 80)
+    usage = nvrtc.compiled(path, 80, "float32")[0][0]
+    assert usage.spilled > 0
+    assert usage.registers == 64
+
+
+def test_a_table_is_printed():
+    lines = nvrtc.table().splitlines()
+    assert lines[0].split() == ["kernel", "real", "sm", "registers", "shared", "stack", "spilled"]
+    assert any(line.split()[:3] == ["conv_grad_b", "float32", "90"] for line in lines)
