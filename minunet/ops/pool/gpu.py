@@ -20,8 +20,7 @@ def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:
     y = empty(x, windows.outputs, x.dtype)
     winners = empty(x, windows.outputs, ref.winner_dtype(windows))
     kernel = SOURCE.kernel(f"max_forward_{winners.dtype}", x.dtype)
-    told, lowest = _told(windows, x), ref.lowest(x.dtype)
-    kernel(blocks_for(y.size, THREADS), THREADS, volume(x), volume(y), volume(winners), told, lowest)
+    kernel(blocks_for(y.size, THREADS), THREADS, volume(x), volume(y), volume(winners), _told(windows, x))
     return y, winners
 
 

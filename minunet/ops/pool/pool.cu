@@ -27,17 +27,17 @@ __device__ inline bool inside(const Windows& g, const int* p, const int* k, int*
 }
 
 // y[n,c,p] = max_k x[n,c,s·p+d·k−b], and the first place that attains it. A NaN is greater than any number; of several the last wins.
-// One thread for each y. `lowest`: the maximum of no elements.
+// One thread for each y.
 template <class Winner>
 __device__ inline void max_forward(
     const REAL* x, const Steps<5>& x_steps, REAL* y, const Steps<5>& y_steps, Winner* winners, const Steps<5>& winners_steps,
-    const Windows& g, REAL lowest)
+    const Windows& g)
 {
     const long long number = thread_number();
     if (number >= volume(g.out) * g.channels * g.samples) return;
     const Element e = element_of(number, g.channels, g.out, g.channels_last);
     const int* p = e.i;
-    REAL best = lowest;
+    REAL best = -infinity();  // the maximum of no elements
     int winner = -1, place = 0, k[3], i[3];
     for (k[0] = 0; k[0] < g.kernel[0]; k[0]++)
         for (k[1] = 0; k[1] < g.kernel[1]; k[1]++)
@@ -91,23 +91,23 @@ __device__ inline void max_backward(
 
 extern "C" __global__ void max_forward_int8(
     const REAL* __restrict__ x, const Steps<5> x_steps, REAL* __restrict__ y, const Steps<5> y_steps,
-    signed char* __restrict__ winners, const Steps<5> winners_steps, const Windows g, const REAL lowest)
+    signed char* __restrict__ winners, const Steps<5> winners_steps, const Windows g)
 {
-    max_forward(x, x_steps, y, y_steps, winners, winners_steps, g, lowest);
+    max_forward(x, x_steps, y, y_steps, winners, winners_steps, g);
 }
 
 extern "C" __global__ void max_forward_int16(
     const REAL* __restrict__ x, const Steps<5> x_steps, REAL* __restrict__ y, const Steps<5> y_steps,
-    short* __restrict__ winners, const Steps<5> winners_steps, const Windows g, const REAL lowest)
+    short* __restrict__ winners, const Steps<5> winners_steps, const Windows g)
 {
-    max_forward(x, x_steps, y, y_steps, winners, winners_steps, g, lowest);
+    max_forward(x, x_steps, y, y_steps, winners, winners_steps, g);
 }
 
 extern "C" __global__ void max_forward_int32(
     const REAL* __restrict__ x, const Steps<5> x_steps, REAL* __restrict__ y, const Steps<5> y_steps,
-    int* __restrict__ winners, const Steps<5> winners_steps, const Windows g, const REAL lowest)
+    int* __restrict__ winners, const Steps<5> winners_steps, const Windows g)
 {
-    max_forward(x, x_steps, y, y_steps, winners, winners_steps, g, lowest);
+    max_forward(x, x_steps, y, y_steps, winners, winners_steps, g);
 }
 
 extern "C" __global__ void max_backward_int8(
