@@ -7,7 +7,9 @@ import pytest
 
 from minunet import Tensor, memory
 from minunet import functional as F
-from minunet.ops.cat import side_by_side
+from minunet.arrays import to_device
+from minunet.ops.cat import gpu, side_by_side
+from tests.running import on
 
 
 def channels_last(*shape, dtype=np.float32):
@@ -131,3 +133,30 @@ def test_gradients_are_views_of_the_one_that_comes():
     assert np.array_equal(high, gy[:, 3:])
     assert np.shares_memory(low, gy)
     assert np.shares_memory(high, gy)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 1, 0, 2)], ids=str)
+def test_on_the_gpu_the_result_lies_as_the_first_input_does(axis, dtype, order):
+    rng, back = np.random.default_rng(0), np.argsort(order)
+    arrays = []
+    for n in (3, 1, 0, 4):
+        shape = [2, 3, 4, 5]
+        shape[axis] = n
+        arrays.append(rng.integers(0, 100, shape).astype(dtype))
+    arrays[0] = np.ascontiguousarray(arrays[0].transpose(order)).transpose(back)
+    want = np.concatenate(arrays, axis)
+    with on("gpu"):
+        y = gpu.concatenate(*(to_device(a, "cuda") for a in arrays), axis=axis)
+    assert y.dtype == dtype
+    assert np.array_equal(y.get(), want)
+    assert y.strides == np.ascontiguousarray(want.transpose(order)).transpose(back).strides
+
+
+def test_on_the_gpu_integers_of_two_kinds_meet_as_in_numpy():
+    low, high = np.arange(4, dtype=np.uint8), np.arange(3, dtype=np.int64)
+    with on("gpu"):
+        y = gpu.concatenate(to_device(low, "cuda"), to_device(high, "cuda"), axis=0)
+    assert y.dtype == np.int64
+    assert y.get().tolist() == [0, 1, 2, 3, 0, 1, 2]

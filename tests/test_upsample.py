@@ -7,10 +7,14 @@ import pytest
 
 import minunet as mu
 from minunet import functional as F
+from minunet.arrays import to_device
+from minunet.ops.upsample import gpu, ref
 from minunet.ops.upsample.tables import linear_table, nearest_table, transposed
+from tests import running
 from tests.conftest import require
+from tests.running import on
 
-both_sets = pytest.mark.parametrize("kernel_set", ["ref", "cpu"])
+every_set = pytest.mark.parametrize("kernel_set", ["ref", "cpu", "gpu"])
 
 
 def dense(table, n):
@@ -38,14 +42,41 @@ def test_nearest_takes_the_neighbour_that_torch_takes():
             assert np.array_equal(F.interpolate(mu.Tensor(x), size=out).data, want), f"{n} → {out}"
 
 
-@both_sets
+@every_set
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 def test_nearest_keeps_labels(kernel_set, dtype):
     labels = np.array([[0, 1], [2, 255]], dtype).reshape(1, 1, 2, 2)
-    with mu.use(kernel_set):
-        y = F.interpolate(mu.Tensor(labels), scale_factor=2)
+    with on(kernel_set):
+        y = to_device(F.interpolate(mu.Tensor(to_device(labels, running.device)), scale_factor=2).data, "cpu")
     assert y.dtype == dtype
-    assert np.array_equal(y.data[0, 0], labels[0, 0].repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(y[0, 0], labels[0, 0].repeat(2, 0).repeat(2, 1))
+
+
+def channels_last(array):
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 4), (1, 2, 3, 2, 4)], ids=str)
+def test_the_gpu_keeps_the_order_in_memory(shape, layout):
+    x = layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    tables = tuple(linear_table(n, 7, n / 7, False) for n in shape[2:])
+    back = tuple(map(transposed, tables, shape[2:]))
+    with on("gpu"):
+        y = gpu.resample(to_device(x, "cuda"), tables)
+        gx = gpu.resample(y, back)
+    for got, want in ((y, ref.resample(x, tables)), (gx, ref.resample(ref.resample(x, tables), back))):
+        assert got.strides == layout(want).strides
+        np.testing.assert_allclose(got.get(), want, atol=2e-6 * np.abs(want).max())
+
+
+def test_tables_go_to_the_gpu_once():
+    gpu._packed.cache_clear()
+    with on("gpu"):
+        x = mu.Tensor(to_device(np.ones((1, 1, 3, 4), np.float32), "cuda"), requires_grad=True)
+        for _ in range(3):
+            F.interpolate(x, scale_factor=2, mode="bilinear").sum().backward()
+    assert gpu._packed.cache_info().misses == 2  # there and back
 
 
 def test_arguments_by_position_are_torchs():
