@@ -168,7 +168,8 @@ class Kernel:
             raise TypeError(
                 f"kernel {self.name}: argument {p.name!r} is a dict with the keys {', '.join(p.dtype.names or ())}; got {given!r}."
             )
-        return self._kept((p.name, *given.items()), lambda: self._pack_struct(p, given))
+        kinds = tuple(map(type, given.values()))  # True == 1 == 1.0, and not all of them fit
+        return self._kept((p.name, *given.items(), kinds), lambda: self._pack_struct(p, given))
 
     def _pack_struct(self, p: Parameter, given: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         struct = np.zeros((), p.dtype)

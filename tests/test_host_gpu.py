@@ -434,6 +434,8 @@ def test_a_struct_is_a_dict(launch):
         launch(STRUCT, 1, 1, y, {"n": 1, "of": [2, 3], "far": 0})
     with pytest.raises(ValueError, match=r"'sizes\.n' does not fit int32"):
         launch(STRUCT, 1, 1, y, {"n": 2**40, "of": (2, 3), "far": 0})
+    with pytest.raises(TypeError, match=r"'sizes\.n' must be a number fit for int32, got True"):
+        launch(STRUCT, 1, 1, y, {"n": True, "of": (2, 3), "far": 2**40})  # equal to what came first, and of another kind
 
 
 @pytest.mark.parametrize(

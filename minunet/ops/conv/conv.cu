@@ -54,7 +54,7 @@ extern "C" __global__ void conv_forward(
     const Geometry g, const bool relu)
 {
     const long long number = thread_number(), pixels = volume(g.out);
-    if (number >= g.samples * g.outputs * pixels) return;
+    if (number >= pixels * g.outputs * g.samples) return;
     const int n = number / pixels / g.outputs, o = number / pixels % g.outputs;
     const int channels = g.channels / g.groups, first = o / (g.outputs / g.groups) * channels;
     int p[3], k[3], i[3];
@@ -81,7 +81,7 @@ extern "C" __global__ void conv_grad_x(
     const Geometry g, const bool relu)
 {
     const long long number = thread_number(), pixels = volume(g.in);
-    if (number >= g.samples * g.channels * pixels) return;
+    if (number >= pixels * g.channels * g.samples) return;
     const int n = number / pixels / g.channels, c = number / pixels % g.channels;
     const int channels = g.channels / g.groups, outputs = g.outputs / g.groups, first = c / channels * outputs;
     int i[3], k[3], p[3];
