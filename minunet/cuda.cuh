@@ -18,6 +18,8 @@ struct Steps {
     }
 };
 
+__device__ inline REAL infinity() { return __int_as_float(0x7f800000); }  // NVRTC has no <math.h>
+
 // The number of this thread among all of a grid along x.
 __device__ inline long long thread_number() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 

@@ -19,7 +19,7 @@ on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy see
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,7 @@ OPTIONS = ("-std=c++17",)
 
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_THREADS = 1024  # of a block
+MOST_PACKED = 4096  # values that a kernel keeps
 PLAIN_SHARED = 48 * 1024  # bytes of shared memory that a kernel gets without asking
 
 _SCALARS = {
@@ -96,6 +97,7 @@ class Kernel:
         self.name, self.parameters = name, parameters
         self.passed = [p for p in parameters if p.kind != "steps"]
         self.function: Any = None
+        self._packed: dict[Any, np.ndarray[Any, Any]] = {}  # a training step launches with the same numbers again and again
 
     def __call__(self, grid: Size, block: Size, *arguments: Any, shared: int = 0) -> None:
         """grid: blocks, block: threads of one, each an int or a tuple. A grid of no blocks launches nothing."""
@@ -147,21 +149,28 @@ class Kernel:
         return array
 
     def _steps(self, p: Parameter, array: Any) -> Any:
-        steps = np.zeros((), p.dtype)
-        if array is not None:
-            size = array.dtype.itemsize
-            if any(s % size for s in array.strides):
-                raise ValueError(f"kernel {self.name}: the strides {array.strides} of {p.name!r} are not whole elements of {size} bytes.")
-            steps["step"] = [s // size for s in array.strides]
+        if array is None:
+            return np.zeros((), p.dtype)
+        return self._kept((p.name, array.strides), lambda: self._pack_steps(p, array))
+
+    def _pack_steps(self, p: Parameter, array: Any) -> np.ndarray[Any, Any]:
+        size, steps = array.dtype.itemsize, np.zeros((), p.dtype)
+        if any(s % size for s in array.strides):
+            raise ValueError(f"kernel {self.name}: {p.name} are to be whole elements of {size} bytes, got the strides {array.strides}.")
+        steps["step"] = [s // size for s in array.strides]
         return steps
 
     def _value(self, p: Parameter, given: Any) -> np.ndarray[Any, Any]:
         """The value as an array of one element: CuPy passes such by value."""
         if p.kind == "scalar":
             return np.array(self._number(p.name, given, p.dtype), p.dtype)
-        names = p.dtype.names or ()
-        if not isinstance(given, Mapping) or set(given) != set(names):
-            raise TypeError(f"kernel {self.name}: argument {p.name!r} is a dict with the keys {', '.join(names)}; got {given!r}.")
+        if not isinstance(given, Mapping) or set(given) != set(p.dtype.names or ()):
+            raise TypeError(
+                f"kernel {self.name}: argument {p.name!r} is a dict with the keys {', '.join(p.dtype.names or ())}; got {given!r}."
+            )
+        return self._kept((p.name, *given.items()), lambda: self._pack_struct(p, given))
+
+    def _pack_struct(self, p: Parameter, given: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         struct = np.zeros((), p.dtype)
         for name, value in given.items():
             member, label = p.dtype[name], f"{p.name}.{name}"
@@ -172,6 +181,17 @@ class Kernel:
             else:
                 raise TypeError(f"kernel {self.name}: {label!r} is a tuple of {member.shape[0]} numbers, got {value!r}.")
         return struct
+
+    def _kept(self, key: Any, pack: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        try:
+            packed = self._packed.get(key)
+        except TypeError:  # a list among the values: packing it says what is wrong
+            return pack()
+        if packed is None:
+            if len(self._packed) >= MOST_PACKED:
+                self._packed.clear()
+            packed = self._packed[key] = pack()
+        return packed
 
     def _number(self, label: str, given: Any, dtype: np.dtype[Any]) -> Any:
         kind = {"b": (bool, np.bool_), "f": (int, float, np.integer, np.floating)}.get(dtype.kind, (int, np.integer))

@@ -77,14 +77,17 @@ class Kernels:
         return call
 
     def _choose(self, name: str, label: str, args: tuple[Any, ...]) -> tuple[str, str]:
+        firsts = (a[0] if isinstance(a, list) and a else a for a in args)  # a list holds arrays of one kind
+        arrays = [a for a in firsts if is_array(a)]
+        fast = "gpu" if array_module(*arrays) is not np else "cpu"
         forced = _forced.get()
         if forced != "auto":
             if not hasattr(_kernel_module(self._package, forced), name):
                 raise NotImplementedError(f"{label} has no {forced!r} kernel. Use mu.use('auto') or mu.use('ref').")
+            if forced not in ("ref", fast):
+                place = "on the GPU" if forced == "gpu" else "on the processor"
+                raise TypeError(f"{label}: use({forced!r}) needs arrays {place}. Move them with .to(device), or use 'auto' or 'ref'.")
             return forced, f"asked for by use({forced!r})"
-        firsts = (a[0] if isinstance(a, list) and a else a for a in args)  # a list holds arrays of one kind
-        arrays = [a for a in firsts if is_array(a)]
-        fast = "gpu" if array_module(*arrays) is not np else "cpu"
         for a in arrays:
             if a.dtype not in _FAST_DTYPES and a.dtype.kind == "f":
                 return "ref", f"the {fast} kernels take float32 and float64, not {a.dtype}"

@@ -38,8 +38,8 @@ settings.load_profile("ci" if CI else "dev")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     for kernel_set in ("cpu", "gpu"):
-        help = f"walk the operation table with the {kernel_set} kernels alone, where there are any"
-        parser.addoption(f"--{kernel_set}-kernels", dest="kernels", action="store_const", const=kernel_set, help=help)
+        told = f"walk the operation table with the {kernel_set} kernels alone, where there are any"
+        parser.addoption(f"--{kernel_set}-kernels", dest="kernels", action="store_const", const=kernel_set, help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:

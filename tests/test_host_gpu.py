@@ -430,6 +430,8 @@ def test_a_struct_is_a_dict(launch):
         launch(STRUCT, 1, 1, y, {"n": 1, "of": (2, 3)})
     with pytest.raises(TypeError, match=r"'sizes\.of' is a tuple of 2 numbers, got \(1, 2, 3\)"):
         launch(STRUCT, 1, 1, y, {"n": 1, "of": (1, 2, 3), "far": 0})
+    with pytest.raises(TypeError, match=r"'sizes\.of' is a tuple of 2 numbers, got \[2, 3\]"):
+        launch(STRUCT, 1, 1, y, {"n": 1, "of": [2, 3], "far": 0})
     with pytest.raises(ValueError, match=r"'sizes\.n' does not fit int32"):
         launch(STRUCT, 1, 1, y, {"n": 2**40, "of": (2, 3), "far": 0})
 

@@ -56,10 +56,11 @@ class Index(Function):
     def backward(ctx, gy: Any) -> Any:
         xp = array_module(gy)
         gx = xp.zeros(ctx.shapes[0], dtype=gy.dtype)
-        if _is_basic(ctx.index):
-            gx[ctx.index] = gy
+        index, ctx.index = ctx.index, None  # an array on the GPU takes room
+        if _is_basic(index):
+            gx[index] = gy
         else:
-            xp.add.at(gx, ctx.index, gy)
+            xp.add.at(gx, index, gy)
         return gx
 
 

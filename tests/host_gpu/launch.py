@@ -172,7 +172,6 @@ class Function:
         self, run: Run, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], regions: list[Region], shared: int
     ) -> list[np.ndarray]:
         library = translate.runtime()
-        library.host_reserve.restype = ctypes.c_void_p
         copies: dict[str, np.ndarray] = {}
         snapshots = []
         try:

@@ -28,7 +28,7 @@ FUNCTIONS = _names("""
     full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or matmul max
     maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel repeat
     reshape right_shift roll rollaxis round searchsorted shares_memory sign sort sqrt square squeeze stack std subtract sum swapaxes take
-    tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
+    take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
 """)
 # the same objects as NumPy's
 VALUES = _names("""
@@ -152,8 +152,9 @@ for _name in PROPERTIES:
 
 
 def _index(index: Any) -> Any:
-    """An index may hold arrays, which must be on the GPU, too."""
-    return unwrapped(index)
+    """An index may hold arrays, and CuPy takes NumPy's there."""
+    parts = tuple(p._host if isinstance(p, ndarray) else p for p in (index if isinstance(index, tuple) else (index,)))
+    return parts if isinstance(index, tuple) else parts[0]
 
 
 class _Add:
@@ -163,7 +164,7 @@ class _Add:
         return _call(np.add, args, kwargs)
 
     def at(self, array: ndarray, index: Any, values: Any) -> None:
-        np.add.at(array._host, unwrapped(index), unwrapped(values))
+        np.add.at(array._host, _index(index), unwrapped(values))
 
 
 def _function(name: str) -> Any:

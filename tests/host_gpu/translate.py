@@ -6,7 +6,9 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,7 @@ COMPILER = os.environ.get("CXX", "g++")
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
 # an index out of an array in shared memory or in a thread's own, and arithmetic without a meaning, end the launch
 CHECKS = ("-fsanitize=bounds-strict,signed-integer-overflow,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error")
+GLOBAL = ("-O2",)  # for the library whose functions the others find by name
 
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\[\];")
 _SYSTEM = re.compile(r"^#include <[^\n]*$", re.MULTILINE)
@@ -45,13 +48,23 @@ class CompileError(AssertionError):
 
 def build(code: str, *options: str) -> ctypes.CDLL:
     """The code compiled and loaded."""
+    _need_compiler()
     return _load(code, (*FLAGS, *options))
 
 
 @cache
 def runtime() -> ctypes.CDLL:
     """runtime.cpp; kernels find its functions by name."""
-    return build((HERE / "runtime.cpp").read_text(encoding="utf-8"), "-O2", "-Wall")
+    library = build((HERE / "runtime.cpp").read_text(encoding="utf-8"), *GLOBAL)
+    library.host_reserve.restype = ctypes.c_void_p
+    return library
+
+
+def _need_compiler() -> None:
+    from tests.conftest import missing  # which imports this package
+
+    if sys.platform != "linux" or shutil.which(COMPILER) is None:
+        missing(f"the GPU's code runs on the processor only on Linux, and with {COMPILER}")
 
 
 @cache
@@ -66,7 +79,7 @@ def _load(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
             if ran.returncode:
                 raise CompileError(f"{COMPILER} does not compile the CUDA source:\n{ran.stderr[:4000]}")
             result.replace(path)
-    return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL if "-O2" in options else ctypes.RTLD_LOCAL)
+    return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL if options[-len(GLOBAL) :] == GLOBAL else ctypes.RTLD_LOCAL)
 
 
 @cache
