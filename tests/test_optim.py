@@ -11,6 +11,8 @@ import pytest
 
 import minunet as mu
 from minunet import nn, optim
+from minunet.arrays import is_array, to_device
+from tests import host_gpu
 
 from .conftest import require
 

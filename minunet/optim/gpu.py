@@ -11,9 +11,7 @@ SOURCE = Source(__file__, "optim.cu")
 THREADS = 256
 
 
-def _update(
-    rule: str, names: str, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]
-) -> None:
+def _update(rule: str, names: str, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]) -> None:
     """Changes weights and slots in place. slots: for each part of the state the arrays of all parameters, None where not in use.
 
     The arrays of a parameter lie in memory without gaps, in one order of the axes: transposed to that order they are one line.
