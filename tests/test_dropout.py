@@ -6,7 +6,9 @@ import pytest
 import minunet as mu
 from minunet import Tensor, rng
 from minunet import functional as F
-from minunet.ops.dropout import cpu, ref
+from minunet.arrays import to_device
+from minunet.ops.dropout import cpu, gpu, ref
+from tests import host_gpu
 from tests.conftest import require
 
 
@@ -103,7 +105,12 @@ def test_philox_gives_the_published_numbers():
 def test_every_kernel_set_draws_the_same_mask(shape):
     x, key = np.zeros(shape, np.float32), 0xFEDCBA9876543210
     for p in (0.3, 0.5):
-        assert np.array_equal(ref.draw(x, shape, key, p), cpu.draw(x, shape, key, p))
+        want = ref.draw(x, shape, key, p)
+        assert np.array_equal(want, cpu.draw(x, shape, key, p))
+        with host_gpu.installed():
+            on_gpu = gpu.draw(to_device(x, "cuda"), shape, key, p).get()
+        assert on_gpu.dtype == want.dtype
+        assert np.array_equal(want, on_gpu)
 
 
 def test_an_element_has_its_own_word():

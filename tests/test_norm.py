@@ -6,6 +6,9 @@ import pytest
 import minunet as mu
 from minunet import Tensor
 from minunet import functional as F
+from minunet.arrays import to_device
+from minunet.ops.norm import gpu, ref
+from tests import host_gpu
 from tests.conftest import require
 
 RNG = np.random.default_rng(0)
@@ -163,6 +166,34 @@ def test_the_gradient_stops_exactly_where_the_output_is_zero(kernel_set, dtype):
         y.backward(np.ones_like(x))
     assert 0 < (y.data > 0).sum() < 1000
     np.testing.assert_array_equal(leaf.grad > 0, y.data > 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -1e6])
+@pytest.mark.parametrize(("shape", "groups"), [((1, 1500, 33), 33), ((2, 700, 6), 3), ((2, 9, 40), 1), ((1, 20_000, 1), 1)])
+def test_statistics_on_the_gpu_are_exact_where_the_mean_is_large(shape, groups, offset):
+    x = (np.random.default_rng(1).standard_normal(shape) + offset).astype(np.float32)
+    with host_gpu.installed():
+        mean, var = (to_device(a, "cpu") for a in gpu.moments(to_device(x, "cuda"), groups))
+    exact_mean, exact_var = ref.moments(x.astype(np.float64), groups)
+    np.testing.assert_allclose(mean, exact_mean, rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(var, exact_var, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_on_the_gpu_the_gradient_stops_exactly_where_the_output_is_zero(dtype):
+    centre, scale, shift = 0.3, 0.99, -0.53
+    zero = dtype(centre - shift / scale)
+    x = (zero + np.arange(-500, 500) * np.spacing(zero)).astype(dtype).reshape(1, 1000, 1)
+    line = np.array([centre, scale, shift, 0, 0], dtype).reshape(5, 1, 1)
+    with host_gpu.installed():
+        on_gpu, ones, lines = (to_device(a, "cuda") for a in (x, np.ones_like(x), line))
+        y = gpu.normalize(on_gpu, lines[:3], 0.0, None).get()
+        gx = gpu.grad_x(ones, on_gpu, lines, 0.0).get()
+        first, _ = gpu.sums(ones, on_gpu, lines[:3], 0.0)
+        passed = first.item()
+    assert 0 < (y > 0).sum() < 1000
+    np.testing.assert_array_equal(gx > 0, y > 0)
+    assert passed == (y > 0).sum()
 
 
 @every_norm

@@ -11,6 +11,8 @@ import pytest
 
 import minunet as mu
 from minunet import nn, optim
+from minunet.arrays import is_array, to_device
+from tests import host_gpu
 
 from .conftest import require
 
@@ -174,15 +176,16 @@ MANY = [(16,), (3, 3), (), (40_000,), (0, 2), (70, 30, 3, 3), (1,)]
 def many_steps(name: str, options: dict[str, Any], dtype: type, kernel_set: str) -> list[np.ndarray]:
     """Weights and state after some steps of many parameters: small and large, of two groups, some without a gradient in some steps."""
     rng = np.random.default_rng(4)
-    parameters = [nn.Parameter(rng.standard_normal(shape).astype(dtype)) for shape in MANY]
+    place = "cuda" if kernel_set == "gpu" else "cpu"
+    parameters = [nn.Parameter(to_device(rng.standard_normal(shape).astype(dtype), place)) for shape in MANY]
     optimiser = getattr(optim, name)([{"params": parameters[::2]}, {"params": parameters[1::2], "lr": 0.3}], **options)
     for i in range(4):
         for j, p in enumerate(parameters):
-            p.grad = None if (i + j) % 4 == 3 else rng.standard_normal(p.shape).astype(dtype)
+            p.grad = None if (i + j) % 4 == 3 else to_device(rng.standard_normal(p.shape).astype(dtype), place)
         with mu.use(kernel_set):
             optimiser.step()
-    states = [a for p in parameters for a in optimiser.state[p].values() if isinstance(a, np.ndarray)]
-    return [p.data for p in parameters] + states
+    states = [a for p in parameters for a in optimiser.state[p].values() if is_array(a)]
+    return [to_device(a, "cpu") for a in [*(p.data for p in parameters), *states]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -192,6 +195,33 @@ def test_the_one_kernel_equals_the_definition_bit_for_bit(name: str, options: di
     for came, wanted in zip(many_steps(name, options, dtype, "cpu"), expected, strict=True):
         assert came.dtype == dtype
         np.testing.assert_array_equal(came, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "options"), OPTIMISERS, ids=IDS)
+def test_the_kernels_for_the_gpu_equal_the_definition(name: str, options: dict[str, Any], dtype: type) -> None:
+    expected = many_steps(name, options, dtype, "ref")
+    with host_gpu.installed():
+        results = [many_steps(name, options, dtype, "gpu") for _ in range(2)]
+    for came, again, wanted in zip(*results, expected, strict=True):
+        assert came.dtype == dtype
+        assert np.array_equal(came, again)
+        np.testing.assert_allclose(came, wanted, rtol=1e-13 if dtype == np.float64 else 3e-6, atol=1e-13 if dtype == np.float64 else 3e-7)
+
+
+@pytest.mark.parametrize("layout", ["F", "taps first", "window"])
+def test_on_the_gpu_memory_order_does_not_change_the_result(layout: str) -> None:
+    rng = np.random.default_rng(0)
+    weight, grad = rng.standard_normal((6, 5, 3, 1)), rng.standard_normal((6, 5, 3, 1))
+    results = []
+    with host_gpu.installed():
+        for order in ("C", layout):
+            wide = to_device(np.repeat(weight, 2, axis=1) if order == "window" else LAYOUTS[order](weight), "cuda")
+            p = nn.Parameter(wide[:, ::2] if order == "window" else wide)
+            p.grad = to_device(grad, "cuda")
+            optim.Adam([p], lr=0.1, amsgrad=True).step()
+            results.append(to_device(p.data, "cpu"))
+    assert np.array_equal(*results)
 
 
 def test_the_result_does_not_depend_on_threads() -> None:
