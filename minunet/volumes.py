@@ -12,8 +12,8 @@ from minunet.arrays import array_module, channels_first
 
 
 def volume(array: Any) -> Any:
-    """(N, C, *spatial) of rank 1, 2 or 3 → the view (N, C, D, H, W), where absent axes have size 1."""
-    return array[(slice(None), slice(None), *(None,) * (5 - array.ndim))]
+    """(N, C, *spatial) of rank 1, 2 or 3 → the view (N, C, D, H, W), where absent axes have size 1. None stays None."""
+    return None if array is None else array[(slice(None), slice(None), *(None,) * (5 - array.ndim))]
 
 
 def three(values: tuple[int, ...], absent: int = 1) -> tuple[int, ...]:

@@ -3,33 +3,14 @@
 // Arrays are volumes (N, C, D, H, W) with any steps between elements. Nothing is added into memory, so two runs are bit-identical.
 
 #include "cuda.cuh"
+#include "volumes.cuh"
 
 struct Geometry {
     int samples, channels, outputs, groups;                    // N, C, O, g
     int in[3], out[3], kernel[3], stride[3], before[3], dilation[3];  // along D, H, W
 };
 
-// The place along one axis that the last three index vectors share: number → (d, h, w).
-__device__ inline void split(long long number, const int* sizes, int* place) {
-    for (int axis = 2; axis >= 0; axis--) {
-        place[axis] = number % sizes[axis];
-        number /= sizes[axis];
-    }
-}
-
-__device__ inline long long volume(const int* sizes) { return (long long)sizes[0] * sizes[1] * sizes[2]; }
-
-// i = s·p + d·k − before, the element that tap k of the window at p meets; false where it lies in the padding.
-__device__ inline bool element(const Geometry& g, const int* p, const int* k, int* i) {
-    bool inside = true;
-    for (int axis = 0; axis < 3; axis++) {
-        i[axis] = g.stride[axis] * p[axis] + g.dilation[axis] * k[axis] - g.before[axis];
-        inside = inside && 0 <= i[axis] && i[axis] < g.in[axis];
-    }
-    return inside;
-}
-
-// The same read backwards: p, the window whose tap k meets element i; false where there is none.
+// `inside` read backwards: p, the window whose tap k meets element i; false where there is none.
 __device__ inline bool window(const Geometry& g, const int* i, const int* k, int* p) {
     bool meets = true;
     for (int axis = 0; axis < 3; axis++) {
@@ -63,7 +44,7 @@ extern "C" __global__ void conv_forward(
     for (k[0] = 0; k[0] < g.kernel[0]; k[0]++)
         for (k[1] = 0; k[1] < g.kernel[1]; k[1]++)
             for (k[2] = 0; k[2] < g.kernel[2]; k[2]++) {
-                if (!element(g, p, k, i)) continue;
+                if (!inside(g, p, k, i)) continue;
                 for (int c = 0; c < channels; c++)
                     sum += x[x_steps(n, first + c, i[0], i[1], i[2])] * w[w_steps(o, c, k[0], k[1], k[2])];
             }
@@ -115,7 +96,7 @@ extern "C" __global__ void conv_grad_w(
     for (long long number = threadIdx.x; number < g.samples * pixels; number += WARP) {
         const int n = number / pixels;
         split(number, g.out, p);
-        if (element(g, p, k, i) && (!gate || gate[gate_steps(n, o, p[0], p[1], p[2])] > 0))
+        if (inside(g, p, k, i) && (!gate || gate[gate_steps(n, o, p[0], p[1], p[2])] > 0))
             sum += gy[gy_steps(n, o, p[0], p[1], p[2])] * x[x_steps(n, first + c, i[0], i[1], i[2])];
     }
     sum = warp_sum(sum);

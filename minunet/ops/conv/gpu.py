@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minunet.arrays import array_module
 from minunet.cuda import Source, blocks_for
+from minunet.volumes import three, volume
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -20,7 +21,7 @@ def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, 
     y = array_module(x).empty(shape, dtype=x.dtype) if out is None else out
     told = _told(geometry, x.shape, y.shape, w.shape[2:])
     kernel = SOURCE.kernel("conv_forward", x.dtype)
-    kernel(blocks_for(y.size, THREADS), THREADS, _volume(x), _volume(w), b, _volume(y), told, activation == "relu")
+    kernel(blocks_for(y.size, THREADS), THREADS, volume(x), volume(w), b, volume(y), told, activation == "relu")
     return y
 
 
@@ -29,7 +30,7 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tupl
     gx = array_module(gy).empty(shape, dtype=gy.dtype) if out is None else out
     told = _told(geometry, gx.shape, gy.shape, w.shape[2:])
     kernel = SOURCE.kernel("conv_grad_x", gy.dtype)
-    kernel(blocks_for(gx.size, THREADS), THREADS, _volume(gy), _volume(gate), _volume(w), b, _volume(gx), told, activation == "relu")
+    kernel(blocks_for(gx.size, THREADS), THREADS, volume(gy), volume(gate), volume(w), b, volume(gx), told, activation == "relu")
     return gx
 
 
@@ -37,7 +38,7 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
     """∂w, and ∂b where `bias` asks for it, else None."""
     gw = array_module(x).empty((gy.shape[1], x.shape[1] // geometry.groups, *kernel), dtype=x.dtype)
     told = _told(geometry, x.shape, gy.shape, kernel)
-    SOURCE.kernel("conv_grad_w", x.dtype)(gw.size, WARP, _volume(x), _volume(gy), _volume(gate), gw, told)
+    SOURCE.kernel("conv_grad_w", x.dtype)(gw.size, WARP, volume(x), volume(gy), volume(gate), gw, told)
     return gw, grad_b(gy, gate) if bias else None
 
 
@@ -45,7 +46,7 @@ def grad_b(gy: Any, gate: Any) -> Any:
     gb = array_module(gy).empty(gy.shape[1], dtype=gy.dtype)
     ones = (1,) * (gy.ndim - 2)
     told = _struct(gy.shape, gy.shape, ones, ones, ones, ones, 1)
-    SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, _volume(gy), _volume(gate), gb, told)
+    SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, volume(gy), volume(gate), gb, told)
     return gb
 
 
@@ -61,19 +62,10 @@ def _struct(x: Any, y: Any, kernel: Any, stride: Any, before: Any, dilation: Any
         "channels": x[1],
         "outputs": y[1],
         "groups": groups,
-        "in": _three(x[2:]),
-        "out": _three(y[2:]),
-        "kernel": _three(kernel),
-        "stride": _three(stride),
-        "before": _three(before, 0),
-        "dilation": _three(dilation),
+        "in": three(x[2:]),
+        "out": three(y[2:]),
+        "kernel": three(kernel),
+        "stride": three(stride),
+        "before": three(before, 0),
+        "dilation": three(dilation),
     }
-
-
-def _three(values: tuple[int, ...], absent: int = 1) -> tuple[int, ...]:
-    return (absent,) * (3 - len(values)) + tuple(values)
-
-
-def _volume(array: Any) -> Any:
-    """(N, C, *spatial) of rank 1, 2 or 3 → the view (N, C, D, H, W)."""
-    return None if array is None else array[(slice(None), slice(None), *(None,) * (5 - array.ndim))]

@@ -16,16 +16,6 @@ struct Windows {
     bool channels_last;                                               // the order of the results in memory
 };
 
-// i = s·p + d·k − b, the element at place k of window p; false where it lies outside the input.
-__device__ inline bool inside(const Windows& g, const int* p, const int* k, int* i) {
-    bool is_inside = true;
-    for (int axis = 0; axis < 3; axis++) {
-        i[axis] = g.stride[axis] * p[axis] + g.dilation[axis] * k[axis] - g.before[axis];
-        is_inside = is_inside && 0 <= i[axis] && i[axis] < g.in[axis];
-    }
-    return is_inside;
-}
-
 // y[n,c,p] = max_k x[n,c,s·p+d·k−b], and the first place that attains it. A NaN is greater than any number; of several the last wins.
 // One thread for each y.
 template <class Winner>
