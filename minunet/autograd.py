@@ -82,14 +82,14 @@ class Function:
     def apply(cls, *inputs: Tensor | None, **options: Any) -> Any:
         """Runs the operation on tensors and records it if an input requires a gradient."""
         node = cls()
-        data = tuple(None if t is None else t.data for t in inputs)
+        data = tuple([None if t is None else t.data for t in inputs])
         arrays.array_module(*data)  # raises where devices differ
         if not cls.allow_mixed_dtypes:
             arrays.check_one_float_dtype(cls.__name__, data)
         enabled = _grad_enabled.get()
-        node.needs = tuple(enabled and t is not None and t.requires_grad for t in inputs)
-        node.shapes = tuple(None if d is None else d.shape for d in data)
-        node._dtypes = tuple(None if d is None else d.dtype for d in data)
+        node.needs = tuple([enabled and t is not None and t.requires_grad for t in inputs])
+        node.shapes = tuple([None if d is None else d.shape for d in data])
+        node._dtypes = tuple([None if d is None else d.dtype for d in data])
         if _debugging.get():
             node._where = _user_line()
         result = node.forward(*data, **options)

@@ -77,7 +77,7 @@ class Kernels:
         return call
 
     def _choose(self, name: str, label: str, args: tuple[Any, ...]) -> tuple[str, str]:
-        firsts = (a[0] if isinstance(a, list) and a else a for a in args)  # a list holds arrays of one kind
+        firsts = [a[0] if type(a) is list and a else a for a in args]  # a list holds arrays of one kind
         arrays = [a for a in firsts if is_array(a)]
         fast = "gpu" if array_module(*arrays) is not np else "cpu"
         forced = _forced.get()

@@ -4,12 +4,14 @@
 small transforms Y = M X Mᵀ of Winograd's convolution.
 """
 
-from minunet.simd.tile import block_for, tile, tile_of_runs
+from minunet.simd.tile import BLOCKS, DOTS, block_for, tile, tile_of_runs
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
 
 __all__ = [
+    "BLOCKS",
     "CACHE_LINE",
+    "DOTS",
     "VECTOR_BYTES",
     "block_for",
     "lanes",

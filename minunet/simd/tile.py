@@ -14,6 +14,8 @@ The c's are local vector variables, which LLVM keeps in registers. There are two
 `tile`         rows at equal distances: A may be a transposed matrix
 `tile_of_runs` rows anywhere, each made of runs of neighbouring numbers at the same offsets from its start: the windows of an image
 
+A column alone would leave most of a vector empty. `tile_of_runs` then takes vectors along k, which are added up at the end.
+
 Source: Goto & van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (2008), section 6.
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -28,7 +31,8 @@ from numba.extending import intrinsic
 from minunet.simd.vectors import VECTOR_BYTES, Emitter, lanes
 
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before
-BLOCKS = ((6, 4), (8, 2), (16, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (12, 1))
+BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (12, 1))
+DOTS = 8  # rows of the micro-kernel for few columns
 
 
 def block_for(columns: int, itemsize: int) -> tuple[int, int, int]:
@@ -106,27 +110,28 @@ def _make_tile(rows: int, vectors: int) -> Any:
 
 def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     @intrinsic
-    def tile(typingctx, a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+    def tile(typingctx, a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
         """c_r[:] = bias[:] + Σ_runs Σ_k a_r[offset + k] · b[row, :], where `row` counts on through all runs; r < rows.
 
         a_rows, c_rows: the address of `rows` addresses. runs: the address of `count` pairs (offset, length) of int64. b: contiguous rows.
-        shift: elements from c_r on to the place of the result. kept: columns that are written, at most the block's.
-        first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
+        columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
+        whole = 1: all are. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
         """
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, _ = args
+            a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, _ = args
             emit = Emitter(builder, zero)
             b, bias = emit.pointer(b), emit.pointer(bias)
             sums = _Sums(builder, emit, rows, vectors)
-            whole = emit.index(vectors * emit.width)
             a_at, c_at = ([emit.pointer(emit.load_index(table, r)) for r in sums.rows] for table in (a_rows, c_rows))
-            places = [(r, v, sums.column(emit.at(c_at[r], shift), v)) for r in sums.rows for v in sums.vectors]
+            shifts = [emit.load_index(columns, 2 * v) for v in sums.vectors]
+            kept = [emit.load_index(columns, 2 * v + 1) for v in sums.vectors]
+            places = [(r, v, emit.at(c_at[r], shifts[v])) for r in sums.rows for v in sums.vectors]
             for _, _, place in places:
                 emit.prefetch(place, write=True)  # its line comes while the sum is computed
-            complete = builder.icmp_signed(">=", kept, whole)
+            complete = builder.icmp_signed("!=", whole, emit.index(0))
             with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
                 with start:
                     for v in sums.vectors:
@@ -139,16 +144,15 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                             sums.set(r, v, emit.load(place))
                     with some_columns:
                         for r, v, place in places:
-                            sums.set(r, v, emit.load_some(place, builder.sub(kept, emit.index(v * emit.width))))
+                            sums.set(r, v, emit.load_some(place, kept[v]))
             row = cgutils.alloca_once_value(builder, b)
             with cgutils.for_range(builder, count) as each:
                 pair = builder.mul(each.index, emit.index(2))
                 offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
-                starts = [emit.at(pointer, offset) for pointer in a_at]
-                with cgutils.for_range(builder, length) as loop:
+                with cgutils.for_range_slice(builder, offset, builder.add(offset, length), emit.index(1)) as (k, _):
                     b_k = builder.load(row)
-                    sums.step([emit.at(pointer, loop.index) for pointer in starts], b_k)
-                    builder.store(emit.at(b_k, whole), row)
+                    sums.step([emit.at(pointer, k) for pointer in a_at], b_k)
+                    builder.store(emit.at(b_k, emit.index(vectors * emit.width)), row)
             with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
                 for r, v, _place in places:
                     sums.set(r, v, emit.at_least(sums.get(r, v), emit.constant(0.0)))
@@ -158,7 +162,7 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                         emit.store(sums.get(r, v), place)
                 with some_columns:
                     for r, v, place in places:
-                        emit.store_some(sums.get(r, v), place, builder.sub(kept, emit.index(v * emit.width)))
+                        emit.store_some(sums.get(r, v), place, kept[v])
             return context.get_dummy_value()
 
         return types.void(*([types.intp] * 10), zero), codegen
@@ -166,8 +170,64 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     return tile
 
 
+def _make_dots_of_runs(rows: int) -> Any:
+    @intrinsic
+    def dots(typingctx, a_rows, runs, count, b, c_rows, columns, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+        """As `tile_of_runs` for one column: b is contiguous, and sums run along it, a vector at a time."""
+        if not isinstance(zero, types.Float):
+            return None
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            a_rows, runs, count, b, c_rows, columns, bias, first, relu, _ = args
+            emit = Emitter(builder, zero)
+            sums = _Sums(builder, emit, rows, 1)
+            a_at, c_at = ([emit.pointer(emit.load_index(table, r)) for r in sums.rows] for table in (a_rows, c_rows))
+            places = [emit.at(pointer, emit.load_index(columns, 0)) for pointer in c_at]
+            with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
+                with start:
+                    number = builder.load(emit.pointer(bias))
+                    for r in sums.rows:
+                        sums.set(r, 0, emit.alone(number))
+                with go_on:
+                    for r in sums.rows:
+                        sums.set(r, 0, emit.alone(builder.load(places[r], align=emit.itemsize)))
+            rest = cgutils.alloca_once_value(builder, emit.pointer(b))
+            with cgutils.for_range(builder, count) as each:
+                pair = builder.mul(each.index, emit.index(2))
+                offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
+                b_run = builder.load(rest)
+                whole = builder.mul(builder.sdiv(length, emit.index(emit.width)), emit.index(emit.width))
+
+                def add(k, load):  # type: ignore[no-untyped-def]
+                    numbers = load(emit.at(b_run, k))
+                    for r in sums.rows:
+                        sums.set(r, 0, emit.fma(load(emit.at(a_at[r], offset, k)), numbers, sums.get(r, 0)))
+
+                with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.width)) as (k, _):
+                    add(k, emit.load)
+                left = builder.sub(length, whole)
+                with builder.if_then(builder.icmp_signed(">", left, emit.index(0))):
+                    add(whole, lambda pointer: emit.load_some(pointer, left))
+                builder.store(emit.at(b_run, length), rest)
+            together = min(rows, emit.width)
+            for begin in range(0, rows, together):
+                some = sums.rows[begin : begin + together]
+                results = cgutils.alloca_once_value(builder, emit.totals([sums.get(r, 0) for r in some]))
+                with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
+                    builder.store(emit.at_least(builder.load(results), emit.constant(0.0)), results)
+                for lane, r in enumerate(some):
+                    number = builder.extract_element(builder.load(results), ir.Constant(ir.IntType(32), lane))
+                    builder.store(number, places[r], align=emit.itemsize)
+            return context.get_dummy_value()
+
+        return types.void(*([types.intp] * 9), zero), codegen
+
+    return dots
+
+
 tile_0, tile_1, tile_2 = (_make_tile(rows, vectors) for rows, vectors in BLOCKS)
 runs_0, runs_1, runs_2 = (_make_tile_of_runs(rows, vectors) for rows, vectors in BLOCKS)
+dots = _make_dots_of_runs(DOTS)
 
 
 @njit(cache=True)
@@ -182,11 +242,13 @@ def tile(block, a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero):  # t
 
 
 @njit(cache=True)
-def tile_of_runs(block, a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero):  # type: ignore[no-untyped-def]
-    """The same for rows made of runs."""
+def tile_of_runs(block, a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+    """The same for rows made of runs; block = len(BLOCKS) is the one for few columns."""
     if block == 0:
-        runs_0(a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero)
+        runs_0(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
     elif block == 1:
-        runs_1(a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero)
+        runs_1(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
+    elif block == 2:
+        runs_2(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
     else:
-        runs_2(a_rows, runs, count, b, c_rows, shift, kept, bias, first, relu, zero)
+        dots(a_rows, runs, count, b, c_rows, columns, bias, first, relu, zero)

@@ -119,6 +119,10 @@ class Emitter:
         first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
         return self.shuffle(first, undefined, [0] * self.width)
 
+    def alone(self, number: Any) -> Any:
+        """One number in the first lane, zeros in the others."""
+        return self.builder.insert_element(self.constant(0.0), number, ir.Constant(ir.IntType(32), 0))
+
     def shuffle(self, a: Any, b: Any, lanes_of_both: list[int]) -> Any:
         """Lanes of a (0, 1, …) and of b (counted on) in a new order."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.width), lanes_of_both))
@@ -132,6 +136,24 @@ class Emitter:
 
     def add(self, a: Any, b: Any) -> Any:
         return self.builder.fadd(a, b)
+
+    def totals(self, vectors: list[Any]) -> Any:
+        """One vector whose lane i is the sum of the lanes of vectors[i]: as many vectors as lanes, or a half, a quarter … of it.
+
+        Neighbours are added, two vectors going into one, until one is left; then within it.
+        """
+        partial = self.width // len(vectors)  # numbers of each vector that are left when they have become one
+        while len(vectors) > 1:
+            vectors = [self._neighbours(a, b) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+        (vector,) = vectors
+        for _ in range(partial.bit_length() - 1):
+            vector = self._neighbours(vector, vector)
+        return vector
+
+    def _neighbours(self, a: Any, b: Any) -> Any:
+        """a0 + a1, a2 + a3, … b0 + b1, b2 + b3, …"""
+        both = range(2 * self.width)
+        return self.add(self.shuffle(a, b, list(both[::2])), self.shuffle(a, b, list(both[1::2])))
 
     def at_least(self, vector: Any, floor: Any) -> Any:
         """max(vector, floor); a NaN stays NaN."""

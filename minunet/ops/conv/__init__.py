@@ -19,6 +19,7 @@ Source: Dumoulin & Visin, A guide to convolution arithmetic for deep learning, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from minunet.autograd import Function
@@ -79,54 +80,42 @@ class ConvTranspose(Function):
         return gx, gw, gb
 
 
-class _Operands(NamedTuple):
-    x: Tensor  # (N, C, *spatial)
-    batched: bool
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
+class _Fit(NamedTuple):
+    """What follows from the shapes: the geometry, and the spatial sizes of the result."""
+
+    geometry: Geometry
+    sizes: tuple[int, ...]
 
 
-def _check(
-    name: str,
-    rank: int,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    dilation: Any,
-    groups: int,
-    activation: str | None,
-    transposed: bool,
-) -> _Operands:
-    """The operands in canonical form; every way they can fail to fit is said in one sentence."""
+def _operand(name: str, rank: int, x: Tensor, activation: str | None) -> Tensor:
+    """x with a batch axis."""
     if activation not in (None, "relu"):
         raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}.")
     if x.dtype.kind != "f":
         raise TypeError(f"{name} expects floating-point input, got {x.dtype}. Convert it with .astype('float32').")
-    axes = _AXES[rank]
-    batched = x.ndim == rank + 2
-    if not batched:
-        check_rank(name, x.shape, rank + 1, f"input (N, C, {axes}) or (C, {axes})")
-        x = x.unsqueeze(0)
+    if x.ndim == rank + 2:
+        return x
+    check_rank(name, x.shape, rank + 1, f"input (N, C, {_AXES[rank]}) or (C, {_AXES[rank]})")
+    return x.unsqueeze(0)
+
+
+def _check(name: str, rank: int, x: tuple[int, ...], weight: tuple[int, ...], bias: Any, groups: int, transposed: bool) -> None:
+    """Do the shapes fit? Every way they can fail to is said in one sentence."""
     layout = "(C, O/groups, *kernel)" if transposed else "(O, C/groups, *kernel)"
-    check_rank(name, weight.shape, rank + 2, f"weight {layout} with {rank} kernel axes")
-    if min(weight.shape) < 1:
-        raise ValueError(f"{name}: weight {sizes_text(weight.shape)} has an empty axis.")
-    channels = x.shape[1]
-    if groups < 1 or channels % groups or weight.shape[0] % groups:
-        raise ValueError(
-            f"{name}: {groups} groups must divide the {channels} input channels and the {weight.shape[0]} filters of the weight."
-        )
-    wanted = weight.shape[0] if transposed else weight.shape[1] * groups
+    check_rank(name, weight, rank + 2, f"weight {layout} with {rank} kernel axes")
+    if min(weight) < 1:
+        raise ValueError(f"{name}: weight {sizes_text(weight)} has an empty axis.")
+    channels = x[1]
+    if groups < 1 or channels % groups or weight[0] % groups:
+        raise ValueError(f"{name}: {groups} groups must divide the {channels} input channels and the {weight[0]} filters of the weight.")
+    wanted = weight[0] if transposed else weight[1] * groups
     if channels != wanted:
         raise ValueError(
-            f"{name}: the input has {channels} channels, the weight {sizes_text(weight.shape)} with groups={groups} expects {wanted}."
+            f"{name}: the input has {channels} channels, the weight {sizes_text(weight)} with groups={groups} expects {wanted}."
         )
-    outputs = weight.shape[1] * groups if transposed else weight.shape[0]
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"{name}: bias must have shape ({outputs},), got {bias.shape}.")
-    return _Operands(x, batched, weight.shape[2:], ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1))
+    outputs = weight[1] * groups if transposed else weight[0]
+    if bias not in (None, (outputs,)):
+        raise ValueError(f"{name}: bias must have shape ({outputs},), got {bias}.")
 
 
 def _check_out(name: str, out: Any, shape: tuple[int, ...], x: Tensor) -> None:
@@ -147,12 +136,31 @@ def _conv(
     out: Any,
 ) -> Tensor:
     name = f"conv{rank}d"
-    x, batched, kernel, stride, dilation = _check(name, rank, input, weight, bias, stride, dilation, groups, activation, False)
-    pairs = window_padding(padding, x.shape[2:], kernel, stride, dilation)
-    sizes = window_outputs(name, x.shape[2:], kernel, stride, pairs, dilation)
+    x = _operand(name, rank, input, activation)
+    stride, dilation = ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1)
+    padding = padding if isinstance(padding, str) else ntuple(padding, rank, "padding")
+    shape_of_bias = None if bias is None else bias.shape
+    geometry, sizes = _fit(name, rank, x.shape, weight.shape, shape_of_bias, stride, padding, dilation, groups)
     _check_out(name, out, (x.shape[0], weight.shape[0], *sizes), x)
-    y = Conv.apply(x, weight, bias, geometry=Geometry(stride, pairs, dilation, groups), activation=activation, out=out)
-    return y if batched else y.squeeze(0)
+    y = Conv.apply(x, weight, bias, geometry=geometry, activation=activation, out=out)
+    return y if x is input else y.squeeze(0)
+
+
+@lru_cache(maxsize=1024)  # a network meets the same shapes again and again, and a small layer is over before they are checked
+def _fit(
+    name: str,
+    rank: int,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    stride: tuple[int, ...],
+    padding: Any,
+    dilation: tuple[int, ...],
+    groups: int,
+) -> _Fit:
+    _check(name, rank, x, weight, bias, groups, transposed=False)
+    pairs = window_padding(padding, x[2:], weight[2:], stride, dilation)
+    return _Fit(Geometry(stride, pairs, dilation, groups), window_outputs(name, x[2:], weight[2:], stride, pairs, dilation))
 
 
 def _conv_transpose(
@@ -169,15 +177,38 @@ def _conv_transpose(
     out: Any,
 ) -> Tensor:
     name = f"conv_transpose{rank}d"
-    x, batched, kernel, stride, dilation = _check(name, rank, input, weight, bias, stride, dilation, groups, activation, True)
+    x = _operand(name, rank, input, activation)
+    stride, dilation = ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1)
+    padding = padding if isinstance(padding, str) else ntuple(padding, rank, "padding")
     extra = ntuple(output_padding, rank, "output_padding")
+    shape_of_bias = None if bias is None else bias.shape
+    geometry, sizes = _fit_transposed(name, rank, x.shape, weight.shape, shape_of_bias, stride, padding, extra, dilation, groups)
+    _check_out(name, out, (x.shape[0], weight.shape[1] * groups, *sizes), x)
+    y = ConvTranspose.apply(x, weight, bias, geometry=geometry, spatial=sizes, activation=activation, out=out)
+    return y if x is input else y.squeeze(0)
+
+
+@lru_cache(maxsize=1024)
+def _fit_transposed(
+    name: str,
+    rank: int,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    stride: tuple[int, ...],
+    padding: Any,
+    extra: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> _Fit:
+    _check(name, rank, x, weight, bias, groups, transposed=True)
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
         raise ValueError(f"{name}: output_padding {extra} must be smaller than the stride {stride} or the dilation {dilation}.")
     if isinstance(padding, str) and any(extra):
         raise ValueError(f"{name}: padding={padding!r} fixes the output size; leave output_padding at 0, got {extra}.")
     sizes, pairs = [], []
-    sides = ntuple(padding, rank, "padding") if not isinstance(padding, str) else (padding,) * rank
-    for n, k, s, d, side, e in zip(x.shape[2:], kernel, stride, dilation, sides, extra, strict=True):
+    sides = (padding,) * rank if isinstance(padding, str) else padding
+    for n, k, s, d, side, e in zip(x[2:], weight[2:], stride, dilation, sides, extra, strict=True):
         full = (n - 1) * s + window_span(k, d)  # what n windows reach when nothing is cropped
         if side == "same":
             size, front = s * n, max(window_span(k, d) - s, 0) // 2
@@ -191,10 +222,7 @@ def _conv_transpose(
         pairs.append((front, full - size - front))
     if min(sizes) < 1:
         raise ValueError(f"{name}: the output would be {sizes_text(sizes)}. Use less padding or a larger input.")
-    _check_out(name, out, (x.shape[0], weight.shape[1] * groups, *sizes), x)
-    geometry = Geometry(stride, tuple(pairs), dilation, groups)
-    y = ConvTranspose.apply(x, weight, bias, geometry=geometry, spatial=tuple(sizes), activation=activation, out=out)
-    return y if batched else y.squeeze(0)
+    return _Fit(Geometry(stride, tuple(pairs), dilation, groups), tuple(sizes))
 
 
 def conv1d(

@@ -20,16 +20,19 @@ Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elem
 
 def as_image(x: Any) -> tuple[Any, Image]:
     """(N, C, *spatial) → the (N, D, H, W, C) view and how to walk it. Copies only where the channels do not lie side by side."""
-    volume = _channels_last(x)
-    if volume.strides[4] != volume.itemsize and volume.shape[4] > 1:
-        volume = np.ascontiguousarray(volume)
-    return volume, walk(volume)
+    return padded(x, None, ())
 
 
 def walk(volume: Any) -> Image:
     """The address and the strides of an (N, D, H, W, C) array."""
     size, (n, d, h, w, _) = volume.itemsize, volume.strides
-    return volume.__array_interface__["data"][0], n // size, d // size, h // size, w // size
+    return address(volume), n // size, d // size, h // size, w // size
+
+
+def address(array: Any) -> int:
+    """Of the first element."""
+    where: int = array.__array_interface__["data"][0]
+    return where
 
 
 def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:
@@ -46,25 +49,31 @@ def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
 
     A negative margin crops. Only where gate > 0 does x count. Copies only where something must change.
     """
-    last = _channels_last(x)
-    if gate is None and not any(any(pair) for pair in margins) and _strides(last)[5] == 1:
-        return last, walk(last)
-    opening = last if gate is None else _channels_last(gate)
+    last = as_last(x)
+    steps = _strides(last)
+    if gate is None and steps[5] == 1 and not any(any(pair) for pair in margins):
+        return last, steps[:5]
+    opening = steps if gate is None else _strides(as_last(gate))
     pairs = as_triple(margins, (0, 0))
     sizes = (n + before + after for n, (before, after) in zip(last.shape[1:4], pairs, strict=True))
     image = memory.empty((last.shape[0], *sizes, last.shape[4]), x.dtype)
     before = tuple(pair[0] for pair in pairs)
-    _pad(_strides(last), _strides(opening), gate is not None, last.shape, before, image, x.dtype.type(0))
+    _pad(steps, opening, gate is not None, last.shape, before, image, x.dtype.type(0))
     return image, walk(image)
 
 
-def _channels_last(x: Any) -> Any:
+_CHANNELS_TO_END = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+
+
+def as_last(x: Any) -> Any:
     """(N, C, *spatial) → the (N, D, H, W, C) view."""
-    last = x.transpose(0, *range(2, x.ndim), 1)
-    return as_volume(last if last.flags.aligned else np.ascontiguousarray(last))  # else strides count no whole numbers
+    last = x.transpose(_CHANNELS_TO_END[x.ndim])
+    if not x.flags.aligned:  # its strides count no whole numbers
+        last = np.ascontiguousarray(last)
+    return last if x.ndim == 5 else as_volume(last)
 
 
-def _strides(volume: Any) -> tuple[int, ...]:
+def _strides(volume: Any) -> tuple[int, int, int, int, int, int]:
     """As `walk`, and the stride of the channels."""
     return *walk(volume), volume.strides[4] // volume.itemsize if volume.shape[4] > 1 else 1
 
@@ -89,18 +98,21 @@ def _pad(x, gate, gated, inside, before, image, zero):  # type: ignore[no-untype
         w = left - before[2]
         source = x[0] + size * (n * x[1] + d * x[2] + h * x[3] + w * x[4])
         opening = gate[0] + size * (n * gate[1] + d * gate[2] + h * gate[3] + w * gate[4])
+        onto = to + size * left * channels
         run, count = channels, right - left  # numbers side by side, and how many such runs
         if x[4] == channels and x[5] == 1 and gate[4] == channels and gate[5] == 1:
             run, count = channels * count, 1
         whole = run // across * across if x[5] == 1 and gate[5] == 1 else 0
-        for i in range(count):
-            onto = to + size * (left * channels + i * run)
-            pixel, open_pixel = source + size * i * x[4], opening + size * i * gate[4]
+        for i in range(count if whole else 0):
+            pixel, open_pixel, pixel_to = source + size * i * x[4], opening + size * i * gate[4], onto + size * i * run
             for c in range(0, whole, across):
                 if gated:
-                    gated_move(pixel + size * c, 0, 0, onto + size * c, 0, 0, open_pixel + size * c, 0, 0, 0, zero)
+                    gated_move(pixel + size * c, 0, 0, pixel_to + size * c, 0, 0, open_pixel + size * c, 0, 0, 0, zero)
                 else:
-                    move(pixel + size * c, 0, 0, onto + size * c, 0, 0, 0, 0, 0, 0, zero)
-            for c in range(whole, run):
-                value = peek(pixel, c * x[5], zero)
-                poke(onto, c, zero if gated and not peek(open_pixel, c * gate[5], zero) > zero else value)
+                    move(pixel + size * c, 0, 0, pixel_to + size * c, 0, 0, 0, 0, 0, 0, zero)
+        for c in range(whole, run):  # along one channel, whose pixels may lie side by side
+            for i in range(count):
+                value = peek(source, i * x[4] + c * x[5], zero)
+                if gated and not peek(opening, i * gate[4] + c * gate[5], zero) > zero:
+                    value = zero
+                poke(onto, i * run + c, value)

@@ -33,7 +33,7 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import as_image, walk
+from minunet.ops.conv.cpu.images import address, as_image, walk
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
@@ -103,7 +103,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     threads = get_num_threads()
     patches = np.zeros((threads, IN, IN, max(row, wide, TAPS * TAPS * across**2 // AREA)), dtype=x.dtype)
     inside = source.shape
-    filters = (taps.__array_interface__["data"][0], *(stride // x.itemsize for stride in taps.strides))
+    filters = (address(taps), *(stride // x.itemsize for stride in taps.strides))
     zero = x.dtype.type(0)
     options = (gate is not None, activation == "relu", block, rows, wide, zero)
     if tiles * spatial[0] >= FEW_TILES:
