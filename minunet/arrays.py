@@ -126,6 +126,8 @@ def lines(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
 
     A slice of a wider array, whose lines have others' memory between them, is not copied. What has its elements apart is.
     """
+    if array.flags.c_contiguous:
+        return array.reshape(-1), array.shape[-1] if array.ndim else 1
     rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     step = rows.strides[0] // rows.itemsize
     if step < 0 or (rows.strides[1] != rows.itemsize and rows.shape[1] != 1):

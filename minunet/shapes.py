@@ -19,6 +19,8 @@ Pairs = tuple[tuple[int, int], ...]
 
 def ntuple(value: Any, rank: int, name: str, *, minimum: int = 0) -> tuple[int, ...]:
     """`value`, an int or a sequence of `rank` ints (or of one), as a tuple of `rank` ints."""
+    if type(value) is int and value >= minimum:
+        return (value,) * rank
     if type(value) is tuple and len(value) == rank and all(type(v) is int and v >= minimum for v in value):
         return value  # as layers keep theirs
     values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)

@@ -1,9 +1,10 @@
 """Vector code for Numba, which has no vector type: emitted as LLVM IR through `numba.extending.intrinsic`.
 
 `vectors.py` knows how wide the processor's registers are, `tile.py` holds the micro-kernels of all matrix products, `transform.py` the
-small transforms Y = M X Mᵀ of Winograd's convolution.
+small transforms Y = M X Mᵀ of Winograd's convolution, `rows.py` one formula for every number of long rows.
 """
 
+from minunet.simd.rows import PADDING, make_rows
 from minunet.simd.tile import BLOCKS, DOTS, block_for, tile, tile_of_runs
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
@@ -12,9 +13,11 @@ __all__ = [
     "BLOCKS",
     "CACHE_LINE",
     "DOTS",
+    "PADDING",
     "VECTOR_BYTES",
     "block_for",
     "lanes",
+    "make_rows",
     "make_transform",
     "peek",
     "poke",

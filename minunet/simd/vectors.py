@@ -137,6 +137,12 @@ class Emitter:
     def add(self, a: Any, b: Any) -> Any:
         return self.builder.fadd(a, b)
 
+    def subtract(self, a: Any, b: Any) -> Any:
+        return self.builder.fsub(a, b)
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        return self.builder.fmul(a, b)
+
     def totals(self, vectors: list[Any]) -> Any:
         """One vector whose lane i is the sum of the lanes of vectors[i]: as many vectors as lanes, or a half, a quarter … of it.
 
@@ -158,6 +164,10 @@ class Emitter:
     def at_least(self, vector: Any, floor: Any) -> Any:
         """max(vector, floor); a NaN stays NaN."""
         return self.builder.select(self.builder.fcmp_ordered("<", vector, floor), floor, vector)
+
+    def where_above(self, z: Any, floor: Any, vector: Any) -> Any:
+        """0 where z ≤ floor, else vector, also where z is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<=", z, floor), self.constant(0.0), vector)
 
     def where_positive(self, gate: Any, vector: Any) -> Any:
         """vector where gate > 0, else 0."""

@@ -5,6 +5,7 @@ Results lie in memory as x does: channels that come last stay last. A gradient m
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,25 +21,27 @@ U = np.uintp  # an index that cannot be negative: Numba then asks nothing at eac
 
 def relu(x: Any) -> Any:
     """max(x, 0), where NaN stays NaN"""
-    order = _order(x)
+    order, back = _order(x.strides)
     x = x.transpose(order)
     y = memory.empty(x.shape, x.dtype)
-    _relu(*lines(np.atleast_1d(x)), _width(x), x.dtype.type(0), y.reshape(-1))
-    return y.transpose(np.argsort(order))
+    _relu(*lines(x), _width(x), x.dtype.type(0), y.reshape(-1))
+    return y.transpose(back)
 
 
 def relu_grad(gy: Any, y: Any) -> Any:
     """∂y where y > 0, else 0; NaN is no reason to stop it"""
-    order = _order(y)
+    order, back = _order(y.strides)
     gy, y = gy.transpose(order), y.transpose(order)
     gx = memory.empty(y.shape, y.dtype)
-    _relu_grad(*lines(np.atleast_1d(gy)), *lines(np.atleast_1d(y)), _width(y), y.dtype.type(0), gx.reshape(-1))
-    return gx.transpose(np.argsort(order))
+    _relu_grad(*lines(gy), *lines(y), _width(y), y.dtype.type(0), gx.reshape(-1))
+    return gx.transpose(back)
 
 
-def _order(a: Any) -> list[int]:
-    """The axes from the one with the longest strides to the one with the shortest."""
-    return sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+@lru_cache(maxsize=256)
+def _order(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes from the one with the longest strides to the one with the shortest, and those that undo the order."""
+    order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
+    return tuple(order), tuple(map(order.index, range(len(strides))))
 
 
 def _width(a: Any) -> int:

@@ -68,8 +68,7 @@ class Normalize(Function):
         line = array_module(x).empty((3, *mu.shape), x.dtype)
         line[0] = mu
         rest = mu - line[0]
-        scale = r if w is None else r * w
-        line[1] = scale
+        line[1] = scale = r if w is None else r * w
         line[2] = (0 if b is None else b) - rest * scale
         y = K.normalize(rows, line, ctx.floor, None if out is None else ctx.blocks(out))
         ctx.save(rows, w, rest, r, line)
@@ -86,19 +85,20 @@ class Normalize(Function):
             a, q = K.sums(g, x, line, ctx.floor)  # (B, C)
             q = r * (q - rest * a)
         if ctx.needs[0]:
-            whole = array_module(x).zeros((5, *r.shape), x.dtype)
+            whole = array_module(x).empty((5, *r.shape), x.dtype)
             whole[:3] = line
-            if not ctx.fixed:
-                share = -r / max(x.shape[1] * x.shape[2] // ctx.groups, 1)
-                slope = share * r * _group_sums(q if w is None else w * q, ctx.groups)
-                whole[3] = slope
+            if ctx.fixed:
+                whole[3:] = 0
+            else:
+                share = r * (-1 / max(x.shape[1] * x.shape[2] // ctx.groups, 1))
+                whole[3] = slope = share * r * _group_sums(q if w is None else w * q, ctx.groups)
                 whole[4] = share * _group_sums(a if w is None else w * a, ctx.groups) - slope * rest
             gx = K.grad_x(g, x, whole, ctx.floor)
         shape = ctx.shapes[0]
         return (
             None if gx is None else channels_first(gx.reshape(shape[0], *shape[2:], shape[1])),
-            None if q is None else q.sum(axis=0).astype(g.dtype),
-            None if a is None else a.sum(axis=0).astype(g.dtype),
+            None if q is None else _over_blocks(q).astype(g.dtype),
+            None if a is None else _over_blocks(a).astype(g.dtype),
         )
 
     def blocks(ctx, x: Any) -> Any:
@@ -123,6 +123,11 @@ def _group_sums(values: Any, groups: int) -> Any:
     return array_module(values).repeat(sums, channels // groups, axis=1)
 
 
+def _over_blocks(values: Any) -> Any:
+    """(B, C) → (C), the sum."""
+    return values[0] if len(values) == 1 else values.sum(axis=0)
+
+
 def _check(name: str, input: Tensor, minimum: int, layout: str, per_channel: dict[str, Any], activation: str | None) -> None:
     if activation not in (None, "relu"):
         raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}.")
@@ -141,7 +146,7 @@ def _check(name: str, input: Tensor, minimum: int, layout: str, per_channel: dic
 def _track(running: Any, values: Any, momentum: float) -> None:
     """running ← (1 − momentum)·running + momentum·values, in place; the statistics of several samples are averaged."""
     if running is not None and values.size:
-        running += momentum * (values.sum(axis=0) / len(values) - running)
+        running += momentum * (_over_blocks(values) / len(values) - running)
 
 
 def _with_running_statistics(

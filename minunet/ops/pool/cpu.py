@@ -7,6 +7,7 @@ Flat arrays are indexed with unsigned numbers, because a signed index may be neg
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def max_backward(gy: Any, winners: Any, windows: Windows) -> Any:
     return _like_input(gx, windows.spatial)
 
 
+@lru_cache(maxsize=128)  # a network asks for the same few in every step
 def _volumes(windows: Windows) -> tuple[tuple[int, ...], ...]:
     """spatial, outputs, kernel, stride, before, dilation, each for three axes."""
     fields = (windows.spatial, windows.outputs, windows.kernel, windows.stride, windows.before, windows.dilation)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -46,9 +48,10 @@ def lowest(dtype: Any) -> Any:
     return dtype.type(-np.inf if dtype.kind == "f" else np.iinfo(dtype).min)
 
 
+@lru_cache(maxsize=128)
 def winner_dtype(windows: Windows) -> Any:
     """The smallest signed integer that counts the places of a window."""
-    return np.min_scalar_type(-int(np.prod(windows.kernel)))
+    return np.min_scalar_type(-math.prod(windows.kernel))
 
 
 def max_backward(gy: Any, winners: Any, windows: Windows) -> Any:

@@ -7,13 +7,14 @@ Where a pixel has too few channels to fill a vector, the line is resampled numbe
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import njit, prange, uint64
 
 from minunet import memory
-from minunet.arrays import channels_first, in_place
+from minunet.arrays import as_volume, channels_first, in_place
 from minunet.ops.upsample.tables import Table, gather_table
 
 FEW_CHANNELS = 8  # fewer do not fill a vector
@@ -22,16 +23,19 @@ FEW_CHANNELS = 8  # fewer do not fill a vector
 def resample(x: Any, tables: tuple[Table, ...]) -> Any:
     flat, steps = in_place(x)
     channels = x.shape[1]
-    axes = (gather_table(np.zeros(1)),) * (3 - len(tables)) + tables
-    sizes = [len(table.source) for table in axes]
-    y = memory.empty((x.shape[0], *sizes, channels), x.dtype)
-    (jd, wd), (jh, wh), (jw, ww) = ((table.source, table.weight.astype(x.dtype)) for table in axes)
     few = channels < FEW_CHANNELS
-    if few:  # each number is an output of its own
-        jw = (jw[:, None, :] * channels + np.arange(channels)[:, None]).reshape(-1, jw.shape[1])
-        ww = ww.repeat(channels, axis=0)
-    _resample(flat, steps, x.shape[-1], y, jd, wd, jh, wh, jw.T.copy(), ww.T.copy(), few)
-    return channels_first(y.reshape(y.shape[0], *sizes[3 - len(tables) :], channels))
+    y = memory.empty((x.shape[0], *(len(table.source) for table in tables), channels), x.dtype)
+    _resample(flat, steps, x.shape[-1], as_volume(y), *_arrays(tables, x.dtype, channels if few else 1), few)
+    return channels_first(y)
+
+
+@lru_cache(maxsize=128)  # a network asks for the same few in every step
+def _arrays(tables: tuple[Table, ...], dtype: Any, channels: int) -> tuple[Any, ...]:
+    """Sources and weights for three axes; channels: of those that are resampled number by number, on the last axis."""
+    axes = (gather_table(np.zeros(1)),) * (3 - len(tables)) + tables
+    (jd, wd), (jh, wh), (jw, ww) = ((table.source, table.weight.astype(dtype)) for table in axes)
+    jw = (jw[:, None, :] * channels + np.arange(channels)[:, None]).reshape(-1, jw.shape[1])  # each number is an output of its own
+    return jd, wd, jh, wh, jw.T.copy(), ww.repeat(channels, axis=0).T.copy()
 
 
 @njit(parallel=True, nogil=True, cache=True)

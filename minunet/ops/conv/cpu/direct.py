@@ -168,7 +168,8 @@ class Plan(NamedTuple):
         panel, columns that are computed together: the section, where its weights begin, its first vector in all and in the section
         vector of columns, or one column without vectors: where its results lie, seen from start 0 and output 0, and how many they are
         weights, for each tap and vector: where they lie in w, where they go, how many outputs they are
-    block, rows, wide: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors). packed: numbers. w_steps: of o and c.
+    block, rows, wide: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors).
+    packed: numbers. w_steps: of o and c.
     chunks of the windows, groups of the panels: their products are the tasks. places: a shape, of addresses.
     """
 
