@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -110,6 +111,21 @@ def as_volume(last: Array) -> Array:
 def channels_last_volume(array: Array) -> Array:
     """(N, C, *spatial) of rank 1, 2 or 3 → a C-contiguous (N, D, H, W, C)."""
     return as_volume(channels_last(array))
+
+
+def axes_in_memory(array: Array) -> tuple[int, ...] | None:
+    """The axes longer than 1, from the fastest to the slowest in memory; None where the numbers lie there with gaps."""
+    return _axes_by_stride(array.shape, array.strides, array.itemsize)
+
+
+@cache
+def _axes_by_stride(shape: tuple[int, ...], strides: tuple[int, ...], width: int) -> tuple[int, ...] | None:
+    axes = sorted((axis for axis, n in enumerate(shape) if n > 1 and 0 not in shape), key=lambda axis: strides[axis])
+    for axis in axes:
+        if strides[axis] != width:
+            return None
+        width *= shape[axis]
+    return tuple(axes)
 
 
 def deliver(result: Array, out: Array | None) -> Array:

@@ -84,6 +84,13 @@ extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, i
 }
 """
 
+LISTS = """
+extern "C" __global__ void f(const REAL* const* __restrict__ x, REAL* const* __restrict__ y, const int* __restrict__ sizes) {
+    const REAL* const from = x[blockIdx.x];
+    for (int i = threadIdx.x; i < sizes[blockIdx.x]; i += blockDim.x) y[blockIdx.x][i] = from ? 2 * from[i] : REAL(7);
+}
+"""
+
 
 # what is right runs
 
@@ -177,6 +184,20 @@ def test_a_pointer_may_be_null(launch):
     y = empty(3)
     launch('extern "C" __global__ void f(const REAL* x, REAL* y) { y[threadIdx.x] = x ? x[threadIdx.x] : REAL(7); }', 1, 3, None, y)
     assert np.array_equal(y.get(), [7, 7, 7])
+
+
+def lists(sizes: list[int] = [5, 300, 1]) -> tuple[list[Any], list[Any], Any]:  # noqa: B006
+    """Arguments for LISTS: arrays of these sizes and room for the results."""
+    return [row(n) for n in sizes], [empty(n) for n in sizes], cupy.asarray(np.array(sizes, np.int32))
+
+
+def test_lists_of_arrays(launch):
+    x, y, sizes = lists()
+    x[2], y[1] = None, y[1].reshape(3, 100).T  # in any order of the axes
+    launch(LISTS, 3, 32, x, y, sizes)
+    assert np.array_equal(y[0].get(), 2 * x[0].get())
+    assert np.array_equal(y[1].T.get().ravel(), 2 * x[1].get())
+    assert y[2].get() == 7
 
 
 def test_the_same_through_ucontext(tmp_path):
@@ -304,6 +325,41 @@ def test_swapped_arguments(launch):
         launch(DOUBLE, 1, 256, x, 64, y)
 
 
+def test_a_write_past_an_array_of_a_list(launch):
+    x, y, _ = lists()
+    with pytest.raises(
+        KernelError, match=r"block \(1, 0, 0\), thread .* touches memory outside the argument '[xy]\[1\]', 1 elements after"
+    ):
+        launch(LISTS, 3, 32, x, y, cupy.asarray(np.array([5, 301, 1], np.int32)))
+
+
+def test_a_block_too_many_for_a_list(launch):
+    with pytest.raises(KernelError, match=r"block \(3, 0, 0\), thread .* outside the argument '(x|sizes)', 1 elements after the last"):
+        launch(LISTS, 4, 32, *lists())
+
+
+def test_swapped_lists(launch):
+    x, y, sizes = lists()
+    launch(LISTS, 3, 32, y, x, sizes)
+    assert all(np.isnan(a.get()).all() for a in x + y)  # what nobody wrote, doubled
+
+
+def test_a_write_into_a_constant_array_of_a_list(launch):
+    source = LISTS.replace("y[blockIdx.x][i] =", "const_cast<REAL*>(from)[i] = y[blockIdx.x][i] =")
+    with pytest.raises(KernelError, match=r"writes into the argument 'x\[\d\]', which is const"):
+        launch(source, 3, 32, *lists())
+
+
+def test_a_table_that_outlives_its_arrays(launch):
+    x, y, sizes = lists()
+    kernel = host_gpu.launch.RawModule(code=LISTS, options=("-DREAL=float",)).get_function("f")
+    tables = [cupy.asarray(np.array([a.data.ptr for a in arrays], np.uint64)) for arrays in (x, y)]
+    kernel((3,), (32,), (*tables, sizes))
+    y[1] = None
+    with pytest.raises(KernelError, match=r"y\[1\] is the address of no array that is alive"):
+        kernel((3,), (32,), (*tables, sizes))
+
+
 def test_threads_that_write_the_same_element(launch):
     with pytest.raises(KernelError, match="depend on the order"):
         launch(DOUBLE.replace("y[i]", "y[i / 2]"), 1, 64, row(64), empty(64)[:32], 64)
@@ -399,6 +455,39 @@ def launch_double(launch: Launch, *arguments: Any, grid: Any = 1, block: Any = 2
 def test_arguments_are_held_against_the_signature(launch, make, error, message):
     with pytest.raises(error, match=message):
         launch(DOUBLE, 1, 256, *make())
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (lambda: row(3), TypeError, "argument 'x' is a list of arrays, got ndarray"),
+        (lambda: [row(3), row(3).get()], TypeError, r"argument 'x\[1\]' must be an array on the GPU, got ndarray"),
+        (lambda: [row(3).astype(np.float64)], TypeError, r"argument 'x\[0\]' must hold float32, got float64"),
+        (
+            lambda: [None, row(6)[::2]],
+            ValueError,
+            r"argument 'x\[1\]' must lie in memory without gaps, got shape \(3,\) with strides \(8,\)",
+        ),
+    ],
+)
+def test_lists_are_held_against_the_signature(launch, x, error, message):
+    _, y, sizes = lists()
+    with pytest.raises(error, match=message):
+        launch(LISTS, 1, 32, x(), y, sizes)
+
+
+def test_a_table_of_addresses_goes_to_the_gpu_once(launch, monkeypatch):
+    """And again when an array has moved."""
+    sent: list[Any] = []
+    monkeypatch.setattr(host_gpu._module, "asarray", lambda a: sent.append(a) or cupy.asarray(a))
+    x, y, sizes = lists()
+    for _ in range(3):
+        launch(LISTS, 3, 32, x, y, sizes)
+    assert len(sent) == 2
+    moved = x[1].copy()
+    launch(LISTS, 3, 32, [x[0], moved, x[2]], y, sizes)
+    assert len(sent) == 3
+    assert np.array_equal(y[1].get(), 2 * moved.get())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.host_gpu.launch import RawModule
+from tests.host_gpu.launch import ALIVE, RawModule
 
 POISON = b"\xff"  # what fresh memory holds: NaN, and −1
 
@@ -73,6 +73,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(self, host: np.ndarray) -> None:
         self._host = host
+        ALIVE[id(self)] = self
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return _call(getattr(ufunc, method), inputs, kwargs)
