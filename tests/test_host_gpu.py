@@ -30,7 +30,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         path.write_text(source)
         cuda.Source(str(tmp_path / "f.py"), path.name).kernel("f", np.float32)(grid, block, *arguments, shared=shared)
 
-    with host_gpu.installed():
+    with host_gpu.pretended():
         yield run
 
 
@@ -210,7 +210,7 @@ from minunet import cuda
 from pathlib import Path
 from tests import host_gpu
 import numpy as np
-with host_gpu.installed():
+with host_gpu.pretended():
     Path({str(tmp_path)!r}, "tree.cu").write_text(t.TREE)
     x, y = t.row(1000), t.empty(4)
     cuda.Source({str(tmp_path / "x.py")!r}, "tree.cu").kernel("f", np.float32)(4, 256, x, y, 1000, shared=1024)
@@ -544,7 +544,7 @@ def test_sources_that_cannot_be_read(launch, source, error, message):
 
 def test_kernels_are_not_compiled_for_half_precision(tmp_path):
     (tmp_path / "half.cu").write_text('extern "C" __global__ void f(REAL* y) {}')
-    with host_gpu.installed(), pytest.raises(TypeError, match="compiled for float32 and float64, not for float16"):
+    with host_gpu.pretended(), pytest.raises(TypeError, match="compiled for float32 and float64, not for float16"):
         cuda.Source(str(tmp_path / "half.py"), "half.cu").kernel("f", np.float16)
 
 
@@ -573,7 +573,7 @@ def test_a_sum_is_an_array_without_axes():
 
 
 def test_tensors_on_the_gpu_that_is_none():
-    with host_gpu.installed():
+    with host_gpu.pretended():
         x = mu.tensor([1.0, 2.0], requires_grad=True, device="cuda")
         (x * x).sum().backward()
         assert (x.device, x.grad.get().tolist()) == ("cuda", [2, 4])

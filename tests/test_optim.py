@@ -11,7 +11,7 @@ import pytest
 
 import minunet as mu
 from minunet import cuda, nn, optim
-from minunet.arrays import is_array, to_device
+from minunet.arrays import cupy_module, is_array, to_device
 from minunet.optim import gpu
 from tests import host_gpu
 
@@ -246,7 +246,7 @@ def test_on_the_gpu_the_tables_are_made_once(monkeypatch: Any) -> None:
             q.grad = to_device(np.ones(q.shape, np.float32), "cuda")
         adam = optim.Adam(p)
         adam.step()
-        monkeypatch.setattr(host_gpu._module, "asarray", None)
+        monkeypatch.setattr(cupy_module(), "asarray", None)
         adam.step()
         p[0].grad = p[0].grad.copy()
         with pytest.raises(TypeError, match="not callable"):
@@ -282,7 +282,7 @@ def test_faults_in_the_one_launch_are_seen(fault: str, monkeypatch: Any, tmp_pat
     def same_numbers() -> None:
         assert all(map(np.array_equal, on_the_gpu("Adam", {}, PIECES), wanted)), "numbers are wrong"
 
-    with host_gpu.installed():
+    with host_gpu.pretended():
         wanted = on_the_gpu("Adam", {}, PIECES)
         (tmp_path / "optim.cu").write_text(source.replace(right, wrong), encoding="utf-8")
         monkeypatch.setattr(gpu, "SOURCE", cuda.Source(str(tmp_path / "gpu.py"), "optim.cu"))
