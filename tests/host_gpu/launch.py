@@ -329,5 +329,5 @@ class Function:
             at = tuple(map(int, np.unravel_index(differ[0], first.shape)))
             raise KernelError(
                 f"kernel {self.name}: {len(differ)} of {first.size} elements of {name!r} depend on the order of the threads or on memory "
-                f"that is not theirs: the one at {at} is {first[at]!r} with threads {RUNS[0].order}, {other[at]!r} {run.order}."
+                f"that is not theirs: the one at {at} is {first[at]!s} with threads {RUNS[0].order}, {other[at]!s} {run.order}."
             )
