@@ -6,15 +6,23 @@
 
 #include "cuda.cuh"
 
-// What a block has of a parameter: its numbers from `first` on, before `end`.
+// What a block has of a parameter: `count` of its numbers, from `first` on.
 struct Piece {
-    long long parameter, first, end;
+    long long parameter, first;
+    int count;
 };
 
 // pieces: for each block the parameter, the first of its numbers, and how many they are.
 __device__ inline Piece piece_of_block(const long long* pieces) {
     const long long* const row = pieces + 3 * (long long)blockIdx.x;
-    return Piece{row[0], row[1], row[1] + row[2]};
+    return Piece{row[0], row[1], (int)row[2]};
+}
+
+// Where the piece begins in the parameter's array of a list; null where the list has none.
+template <class T>
+__device__ inline T* begin(T* const* arrays, const Piece& piece) {
+    T* const array = arrays[piece.parameter];
+    return array ? array + piece.first : nullptr;
 }
 
 // The gradient to follow: towards larger values where sign is −1, with the weight decay.
@@ -40,10 +48,10 @@ extern "C" __global__ void optim_sgd(
     const long long* __restrict__ pieces, const SGD o)
 {
     const Piece piece = piece_of_block(pieces);
-    REAL* const __restrict__ w = weights[piece.parameter];
-    const REAL* const __restrict__ g = grads[piece.parameter];
-    REAL* const __restrict__ b = velocities[piece.parameter];
-    for (long long i = piece.first + threadIdx.x; i < piece.end; i += blockDim.x) {
+    REAL* const __restrict__ w = begin(weights, piece);
+    const REAL* const __restrict__ g = begin(grads, piece);
+    REAL* const __restrict__ b = begin(velocities, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
         REAL step = slope_of(g[i], w[i], o.sign, o.decay);
         if (b) {
             const REAL velocity = o.momentum * b[i] + o.gain * step;
@@ -60,12 +68,12 @@ extern "C" __global__ void optim_adam(
     REAL* const* __restrict__ squares, REAL* const* __restrict__ tops, const long long* __restrict__ pieces, const Adam o)
 {
     const Piece piece = piece_of_block(pieces);
-    REAL* const __restrict__ w = weights[piece.parameter];
-    const REAL* const __restrict__ g = grads[piece.parameter];
-    REAL* const __restrict__ m = means[piece.parameter];
-    REAL* const __restrict__ v = squares[piece.parameter];
-    REAL* const __restrict__ largest = tops[piece.parameter];
-    for (long long i = piece.first + threadIdx.x; i < piece.end; i += blockDim.x) {
+    REAL* const __restrict__ w = begin(weights, piece);
+    const REAL* const __restrict__ g = begin(grads, piece);
+    REAL* const __restrict__ m = begin(means, piece);
+    REAL* const __restrict__ v = begin(squares, piece);
+    REAL* const __restrict__ largest = begin(tops, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
         const REAL slope = slope_of(g[i], w[i], o.sign, o.decay);
         const REAL mean = m[i] + o.gain * (slope - m[i]);
         const REAL square = o.beta2 * v[i] + o.gain2 * slope * slope;
@@ -86,12 +94,12 @@ extern "C" __global__ void optim_rmsprop(
     REAL* const* __restrict__ velocities, REAL* const* __restrict__ means, const long long* __restrict__ pieces, const RMSprop o)
 {
     const Piece piece = piece_of_block(pieces);
-    REAL* const __restrict__ w = weights[piece.parameter];
-    const REAL* const __restrict__ g = grads[piece.parameter];
-    REAL* const __restrict__ s = squares[piece.parameter];
-    REAL* const __restrict__ b = velocities[piece.parameter];
-    REAL* const __restrict__ a = means[piece.parameter];
-    for (long long i = piece.first + threadIdx.x; i < piece.end; i += blockDim.x) {
+    REAL* const __restrict__ w = begin(weights, piece);
+    const REAL* const __restrict__ g = begin(grads, piece);
+    REAL* const __restrict__ s = begin(squares, piece);
+    REAL* const __restrict__ b = begin(velocities, piece);
+    REAL* const __restrict__ a = begin(means, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
         const REAL slope = slope_of(g[i], w[i], o.sign, o.decay);
         const REAL square = o.alpha * s[i] + o.gain * slope * slope;
         s[i] = square;
