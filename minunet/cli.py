@@ -412,13 +412,13 @@ def bench(
 
 
 def _bench_gpu(quick: bool, only: str, out: Path) -> None:
-    from minunet.bench import gpu, measure, report
+    from minunet.bench import measure, on_gpu, report
 
     torch = _reference("torch")
-    card = gpu.card(torch)
+    card = on_gpu.card(torch)
     console = Console()
     with console.status("gpu: starting …") as status:
-        run, rows = gpu.measure(card, torch, quick, only, status.update)
+        run, rows = on_gpu.measure(card, torch, quick, only, status.update)
     _say(console, report.gpu_heading(run))
     console.print(report.gpu_table(rows))
     measure.write(out / f"{card.file}.json", {"benchmark": "gpu", "quick": quick, "only": only, "runs": [run]}, rows)

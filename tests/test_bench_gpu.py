@@ -14,7 +14,8 @@ import pytest
 
 from minunet import cli, nn
 from minunet.arrays import to_device
-from minunet.bench import gpu, measure, networks, ops, report
+from minunet.bench import measure, networks, ops, report
+from minunet.bench import on_gpu as gpu
 from minunet.bench.measure import Contestant, Effort
 from tests import host_gpu
 from tests.conftest import require

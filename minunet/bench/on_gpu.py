@@ -48,7 +48,7 @@ class Precision:
     autocast: str | None = None
 
 
-PRECISIONS = {"float32": Precision(nullcontext)}
+PRECISIONS = {"float32": Precision(nullcontext)}  # those that minunet has kernels for
 
 
 @dataclass(frozen=True)
