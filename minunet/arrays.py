@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -19,15 +20,21 @@ def cupy_module() -> ModuleType:
     """CuPy, loaded; RuntimeError, in a sentence, where it is missing or finds no GPU."""
     try:
         import cupy  # noqa: PLC0415  loaded only when a GPU is asked for
-
-        cupy.cuda.runtime.getDeviceCount()
-    except ImportError:
+    except ModuleNotFoundError:
         raise RuntimeError(
-            "device 'cuda' needs CuPy, which is not installed. Run: pip install 'minunet[cuda]', or stay on device 'cpu'."
+            "device 'cuda' needs CuPy, which is not installed: pip install 'minunet[cuda]', or stay on device 'cpu'."
         ) from None
+    except ImportError as problem:
+        raise RuntimeError(
+            f"device 'cuda' needs CuPy, which is installed but cannot be loaded ({problem.__cause__ or problem}): "
+            "pip install --force-reinstall 'minunet[cuda]', or stay on device 'cpu'."
+        ) from None
+    try:
+        cupy.cuda.runtime.getDeviceCount()
     except Exception as problem:
         raise RuntimeError(
-            f"device 'cuda' was asked for, but CuPy finds no usable GPU ({problem}). Install the NVIDIA driver, or stay on device 'cpu'."
+            f"device 'cuda' needs an NVIDIA GPU and its driver, and CuPy finds none ({problem}): "
+            "install or update the NVIDIA driver, or stay on device 'cpu'."
         ) from None
     return cupy
 
@@ -57,13 +64,22 @@ def device_of(array: Array) -> str:
     return "cuda" if _is_cupy(array) else "cpu"
 
 
-def to_device(array: Array, device: str) -> Array:
-    """The array on `device`, 'cpu' or 'cuda'; the same object where it is there already."""
+def check_device(device: str) -> None:
+    """Raises ValueError where there is no such device, and RuntimeError where this machine has none."""
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is 'cpu' or 'cuda', got {device!r}.")
+    if device == "cuda":
+        cupy_module()
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on `device`, 'cpu' or 'cuda'; the same object where it is there already."""
     if device == device_of(array):
         return array
-    return cupy_module().asarray(array) if device == "cuda" else array.get()
+    if device == "cuda":
+        return cupy_module().asarray(array)
+    check_device(device)
+    return array.get()
 
 
 def is_float(array: Array) -> bool:
@@ -110,6 +126,21 @@ def as_volume(last: Array) -> Array:
 def channels_last_volume(array: Array) -> Array:
     """(N, C, *spatial) of rank 1, 2 or 3 → a C-contiguous (N, D, H, W, C)."""
     return as_volume(channels_last(array))
+
+
+def axes_in_memory(array: Array) -> tuple[int, ...] | None:
+    """The axes longer than 1, from the fastest to the slowest in memory; None where the numbers lie there with gaps."""
+    return _axes_by_stride(array.shape, array.strides, array.itemsize)
+
+
+@cache
+def _axes_by_stride(shape: tuple[int, ...], strides: tuple[int, ...], width: int) -> tuple[int, ...] | None:
+    axes = sorted((axis for axis, n in enumerate(shape) if n > 1 and 0 not in shape), key=lambda axis: strides[axis])
+    for axis in axes:
+        if strides[axis] != width:
+            return None
+        width *= shape[axis]
+    return tuple(axes)
 
 
 def deliver(result: Array, out: Array | None) -> Array:

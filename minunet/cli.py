@@ -362,7 +362,7 @@ def check(
 
 @app.command()
 def bench(
-    what: Annotated[str | None, typer.Argument(metavar="WHAT", help="ops, unet, models or accuracy; all four without it.")] = None,
+    what: Annotated[str | None, typer.Argument(metavar="WHAT", help="ops, unet, models or accuracy, all four without it; or gpu.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes and few runs: that it works, not how fast it is.")] = False,
     threads: Annotated[int | None, typer.Option(help="Threads of both sides. [dim]\\[default: 1, then 2][/]")] = None,
     only: Annotated[str, typer.Option(metavar="TEXT", help="Rows whose name or shape holds this text, such as 'max pool'.")] = "",
@@ -373,11 +373,18 @@ def bench(
     """Time operations and whole networks beside PyTorch on this machine.
 
     [dim]minunet bench ops --threads 2 --only "conv 3×3"[/]
+
+    [dim]minunet bench gpu[/]
     """
     from minunet.bench import measure, report, session
 
     if only and not what:
         raise ValueError("--only chooses rows of one benchmark: say which, ops, unet, models or accuracy.")
+    if what == "gpu":
+        if threads is not None or avx2 or rivals:
+            raise ValueError("--threads, --avx2 and --rivals belong to the processor's benchmarks: leave them out for gpu.")
+        _bench_gpu(quick, only, out)
+        return
     counts = (threads,) if threads is not None else tuple(range(1, min(2, measure.cores()) + 1))
     requests = [session.Request(name, counts, quick, only, avx2, rivals) for name in ([what] if what else session.BENCHMARKS)]
     for request in requests:
@@ -402,6 +409,20 @@ def bench(
             console,
             "ratio: PyTorch's time in its faster memory order divided by ours; the median of paired runs ± half their quartiles' distance.",
         )
+
+
+def _bench_gpu(quick: bool, only: str, out: Path) -> None:
+    from minunet.bench import measure, on_gpu, report
+
+    torch = _reference("torch")
+    card = on_gpu.card(torch)
+    console = Console()
+    with console.status("gpu: starting …") as status:
+        run, rows = on_gpu.measure(card, torch, quick, only, status.update)
+    _say(console, report.gpu_heading(run))
+    console.print(report.gpu_table(rows))
+    measure.write(out / f"{card.file}.json", {"benchmark": "gpu", "quick": quick, "only": only, "runs": [run]}, rows)
+    _say(console, f"{out / card.file}.json")
 
 
 _REASONS = {

@@ -8,12 +8,14 @@ are not noticed. So the signature is read from the source, and each argument is 
 
     const REAL* x               an array on the GPU, of that dtype, C-contiguous; None becomes a null pointer
     … followed by Steps<5> x_steps     then x may have any strides, on 5 axes; the steps are filled in from the array, not passed
+    REAL* const* x              a list of such arrays, each without gaps in memory, its axes in any order; None becomes a null pointer
     int n, long long n, float a, …     a Python number, converted to exactly that type; an int that does not fit raises
     bool relu                          True or False
     Window window                      a struct of the source, as a dict of its members; an array member is a tuple
 
 A file is compiled when one of its kernels is first launched, once for each element type, which it calls REAL. CuPy keeps the result
-on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes.
+on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes. The table of addresses that a list
+becomes lies on the GPU, and stays there until one of its arrays lies elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import cupy_module, device_of
+from minunet.arrays import axes_in_memory, cupy_module, device_of
 
 Size = int | tuple[int, ...]  # along x, y and z; what is left out is 1
 
@@ -68,7 +70,7 @@ def blocks_for(n: int, size: int) -> int:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel. kind: 'array', 'steps', 'struct' or 'scalar'. dtype: of the elements, or of the value."""
+    """One parameter of a kernel. kind: 'array', 'steps', 'list', 'struct' or 'scalar'. dtype: of the elements, or of the value."""
 
     name: str
     kind: str
@@ -97,7 +99,7 @@ class Kernel:
         self.name, self.parameters = name, parameters
         self.passed = [p for p in parameters if p.kind != "steps"]
         self.function: Any = None
-        self._packed: dict[Any, np.ndarray[Any, Any]] = {}  # a training step launches with the same numbers again and again
+        self._packed: dict[Any, Any] = {}  # a training step launches with the same numbers again and again
 
     def __call__(self, grid: Size, block: Size, *arguments: Any, shared: int = 0) -> None:
         """grid: blocks, block: threads of one, each an int or a tuple. A grid of no blocks launches nothing."""
@@ -113,6 +115,8 @@ class Kernel:
                 values.append(self._array(p, array))
             elif p.kind == "steps":  # of the array just before
                 values.append(self._steps(p, array))
+            elif p.kind == "list":
+                values.append(self._addresses(p, next(given)))
             else:
                 values.append(self._value(p, next(given)))
         if not all(blocks):
@@ -136,10 +140,7 @@ class Kernel:
     def _array(self, p: Parameter, array: Any) -> Any:
         if array is None:
             return None
-        if not hasattr(array, "dtype") or device_of(array) != "cuda":
-            raise TypeError(f"kernel {self.name}: argument {p.name!r} must be an array on the GPU, got {type(array).__name__}.")
-        if array.dtype != p.dtype:
-            raise TypeError(f"kernel {self.name}: argument {p.name!r} must hold {p.dtype}, got {array.dtype}.")
+        self._check_elements(p.name, p.dtype, array)
         if p.axes is None and not array.flags.c_contiguous:
             raise ValueError(
                 f"kernel {self.name}: argument {p.name!r} must be C-contiguous, got shape {array.shape} with strides {array.strides}."
@@ -147,6 +148,28 @@ class Kernel:
         if p.axes is not None and array.ndim != p.axes:
             raise ValueError(f"kernel {self.name}: argument {p.name!r} must have {p.axes} axes, got {array.ndim}: {array.shape}.")
         return array
+
+    def _check_elements(self, label: str, dtype: np.dtype[Any], array: Any) -> None:
+        if not hasattr(array, "dtype") or device_of(array) != "cuda":
+            raise TypeError(f"kernel {self.name}: argument {label!r} must be an array on the GPU, got {type(array).__name__}.")
+        if array.dtype != dtype:
+            raise TypeError(f"kernel {self.name}: argument {label!r} must hold {dtype}, got {array.dtype}.")
+
+    def _addresses(self, p: Parameter, arrays: Any) -> Any:
+        """Where the arrays of a list begin, as an array on the GPU."""
+        if not isinstance(arrays, list):
+            raise TypeError(f"kernel {self.name}: argument {p.name!r} is a list of arrays, got {type(arrays).__name__}.")
+        for i, array in enumerate(arrays):
+            if array is not None:
+                label = f"{p.name}[{i}]"
+                self._check_elements(label, p.dtype, array)
+                if axes_in_memory(array) is None:
+                    raise ValueError(
+                        f"kernel {self.name}: argument {label!r} must lie in memory without gaps, "
+                        f"got shape {array.shape} with strides {array.strides}."
+                    )
+        addresses = tuple(0 if array is None else array.data.ptr for array in arrays)
+        return self._kept((p.name, addresses), lambda: cupy_module().asarray(np.array(addresses, np.uint64)))
 
     def _steps(self, p: Parameter, array: Any) -> Any:
         if array is None:
@@ -183,7 +206,7 @@ class Kernel:
                 raise TypeError(f"kernel {self.name}: {label!r} is a tuple of {member.shape[0]} numbers, got {value!r}.")
         return struct
 
-    def _kept(self, key: Any, pack: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    def _kept(self, key: Any, pack: Callable[[], Any]) -> Any:
         try:
             packed = self._packed.get(key)
         except TypeError:  # a list among the values: packing it says what is wrong
@@ -259,6 +282,8 @@ def _parameters(kernel: str, text: str, scalars: dict[str, np.dtype[Any]], struc
             parameters.append(Parameter(name, "steps", np.dtype([("step", np.int64, (axes,))])))
         elif element != kind and element in scalars:
             parameters.append(Parameter(name, "array", scalars[element]))
+        elif kind.endswith(" * *") and kind[:-4] in scalars:
+            parameters.append(Parameter(name, "list", scalars[kind[:-4]]))
         elif kind in scalars:
             parameters.append(Parameter(name, "scalar", scalars[kind]))
         elif struct is not None:

@@ -24,8 +24,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minunet as mu
-from minunet import autograd, kernels
-from tests import running
+from minunet import arrays, autograd, kernels
+from tests import host_gpu, running
 
 CI = os.environ.get("CI") == "true"
 DATA = Path(os.environ.get("MINUNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -40,10 +40,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for kernel_set in ("cpu", "gpu"):
         told = f"walk the operation table with the {kernel_set} kernels alone, where there are any"
         parser.addoption(f"--{kernel_set}-kernels", dest="kernels", action="store_const", const=kernel_set, help=told)
+    parser.addoption("--real-gpu", action="store_true", help="as --gpu-kernels, on a GPU and with CuPy instead of the stand-ins for both")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    running.kernels_alone = config.getoption("kernels")
+    host_gpu.real = config.getoption("real_gpu")
+    running.kernels_alone = "gpu" if host_gpu.real else config.getoption("kernels")
+    if host_gpu.real:
+        try:
+            arrays.cupy_module()
+        except RuntimeError as problem:
+            raise pytest.UsageError(f"--real-gpu: {problem}") from None
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Which card the tests run on, where one was asked for."""
+    return f"GPU: {arrays.cupy_module().cuda.runtime.getDeviceProperties(0)['name'].decode()}" if host_gpu.real else None
 
 
 def missing(what: str) -> None:

@@ -19,7 +19,7 @@ from tests import host_gpu
 
 Layout = Callable[[Any], Any]  # of an array on the processor or on the GPU
 
-kernels_alone: str | None = None  # pytest's options --cpu-kernels and --gpu-kernels
+kernels_alone: str | None = None  # pytest's options --cpu-kernels, --gpu-kernels and --real-gpu
 device = "cpu"  # where tensors are made
 
 
@@ -122,7 +122,7 @@ def kernel_sets(case: OpCase, index: int) -> tuple[str, ...]:
 
 @contextmanager
 def on(kernel_set: str) -> Iterator[None]:
-    """Within the block the set computes. 'gpu': tensors are made on the GPU that is none, and what has no kernel there runs as 'ref'."""
+    """Within the block the set computes. 'gpu': tensors are made there, on none without --real-gpu; what has no kernel runs as 'ref'."""
     global device
     if kernel_set != "gpu":
         with mu.use(kernel_set):

@@ -187,7 +187,7 @@ def test_gradients_alone_are_asked_for():
     op = ops.conv((1, 4, 8, 8), 4, 3, padding=1)
     x = [np.zeros((1, 4, 8, 8), np.float32)]
     for direction, needs in (("grad_x", (True, False, False)), ("grad_w", (False, True, True))):
-        assert ops.our_contestant(op, direction, x).prepare().node.needs == needs
+        assert ops.our_contestant(op, direction, [x]).prepare()[0].node.needs == needs
 
 
 # networks
@@ -365,7 +365,7 @@ def test_the_scripts_run_the_command(script):
 
 def test_kept_results_are_whole():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
-        if path.stem in APART:
+        if path.stem in APART or path.stem.startswith("gpu-"):
             continue
         found = result(path)
         assert not found["quick"], path

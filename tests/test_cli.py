@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 import tifffile
 from PIL import Image as Picture
 
-from minunet import cli
+import minunet as mu
+from minunet import cli, nn
+from tests.conftest import require
 
 TINY = ["--epochs", "1", "--batch-size", "2", "--crop", "16", "--base-channels", "2", "--depth", "1"]
 COMMANDS = ["demo", "train", "evaluate", "predict", "summary", "check", "bench"]
@@ -375,13 +378,63 @@ def test_settings_that_cannot_be(minunet, folders, tmp_path):
     assert_refused(minunet("check", "no_such_operation"), "there is no operation 'no_such_operation'")
 
 
-def test_cuda_where_there_is_none(minunet, model, folders):
-    from minunet import arrays
+MISSING = {
+    "CuPy": "device 'cuda' needs CuPy, which is not installed: pip install 'minunet\\[cuda\\]', or stay on device 'cpu'\\.$",
+    "its libraries": "CuPy, which is installed but cannot be loaded \\(no libcublas\\): pip install --force-reinstall 'minunet\\[cuda\\]'",
+    "the driver": "needs an NVIDIA GPU and its driver, and CuPy finds none \\(.*\\): install or update the NVIDIA driver, or stay on",
+}
 
-    try:
-        arrays.to_device(np.zeros(1), "cuda")
-    except RuntimeError:
-        assert_refused(minunet("predict", model, folders[0], "--out", "out", "--device", "cuda"), "device 'cuda'")
+
+@pytest.fixture(params=MISSING)
+def missing_for_cuda(request, monkeypatch, tmp_path) -> str:
+    """A machine without CuPy, with a broken one, and with one but no driver; the pattern of the sentence that is due."""
+    if request.param == "CuPy":
+        monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails
+    elif request.param == "its libraries":
+        (tmp_path / "cupy.py").write_text("raise ImportError('Failed to import\\nCuPy.') from OSError('no libcublas')")
+        monkeypatch.delitem(sys.modules, "cupy", raising=False)
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        cupy = require("cupy")
+
+        def fails() -> int:
+            raise cupy.cuda.runtime.CUDARuntimeError(35)
+
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        if Path("/dev/nvidiactl").exists():  # elsewhere it fails by itself
+            monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", fails)
+    return MISSING[request.param]
+
+
+def test_the_command_where_there_is_no_gpu(minunet, model, folders, tmp_path, missing_for_cuda):
+    """One sentence, and nothing is written or lost."""
+    (images, masks), run = folders, tmp_path / "run"
+    shutil.copytree(model, run)
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    own, cuda = ("--images", images, "--masks", masks), ("--device", "cuda")
+    assert_refused(minunet("train", *own, "--out", tmp_path / "new", *TINY, *cuda), missing_for_cuda)
+    assert_refused(minunet("train", *own, "--out", run, "--resume", "--epochs", 2, *cuda), missing_for_cuda)
+    assert_refused(minunet("predict", run, images, "--out", tmp_path / "masks", *cuda), missing_for_cuda)
+    assert_refused(minunet("evaluate", run, *own, *cuda), missing_for_cuda)
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "masks").exists()
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    assert minunet("train", *own, "--out", run, "--resume", "--epochs", 2).code == 0
+
+
+def test_the_device_is_looked_for_before_the_images(minunet, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert_refused(minunet("train", "isbi2012", "--out", tmp_path / "run", "--device", "cuda"), MISSING["CuPy"])
+    assert_refused(minunet("train", "isbi2012", "--out", tmp_path / "run", "--device", "tpu"), "device is 'cpu' or 'cuda', got 'tpu'")
+
+
+def test_tensors_and_layers_where_there_is_no_gpu(missing_for_cuda):
+    x, layer = mu.tensor([1.0]), nn.Conv2d(1, 2, 3)
+    for move in (lambda: x.to("cuda"), lambda: layer.to("cuda"), lambda: mu.tensor([1.0], device="cuda")):
+        with pytest.raises(RuntimeError, match=missing_for_cuda):
+            move()
+    assert {p.device for p in layer.parameters()} == {"cpu"}
+    assert (x + x).tolist() == [2]
 
 
 def test_debug_shows_the_traceback():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from minunet import autograd, kernels, rng
-from tests import conftest
+from tests import conftest, host_gpu, running
 
 
 def ignore_interrupts() -> None:
@@ -81,3 +83,43 @@ def test_missing_data_skip_and_fail_in_ci(monkeypatch, tmp_path, real_data):
 def test_references_are_required_never_just_skipped(path):
     called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)}
     assert "pytest.importorskip" not in called, "importorskip skips in CI too: use tests.conftest.require"
+
+
+class Options:
+    """pytest's configuration, of which the options are asked."""
+
+    def __init__(self, **given: Any) -> None:
+        self.given = {"kernels": None, "real_gpu": False, **given}
+
+    def getoption(self, name: str) -> Any:
+        return self.given[name]
+
+
+@pytest.fixture
+def configure(monkeypatch):
+    """configure(option=value) sets the tests up as pytest does with that option."""
+    monkeypatch.setattr(host_gpu, "real", False)
+    monkeypatch.setattr(running, "kernels_alone", None)
+    return lambda **given: conftest.pytest_configure(Options(**given))
+
+
+def test_on_a_real_gpu_nothing_stands_in_for_cupy(configure, monkeypatch):
+    monkeypatch.setattr(conftest.arrays, "cupy_module", lambda: None)
+    configure(real_gpu=True)
+    assert running.kernels_alone == "gpu"
+    with host_gpu.installed():
+        assert sys.modules.get("cupy") is not host_gpu._module
+    configure(kernels="gpu")
+    assert running.kernels_alone == "gpu"
+    with host_gpu.installed():
+        assert sys.modules["cupy"] is host_gpu._module
+
+
+def test_a_real_gpu_that_is_not_there_ends_the_tests_with_a_sentence():
+    command = [sys.executable, "-m", "pytest", "--real-gpu", "tests/test_opcases.py", "-k", "sqrt"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1], check=False)
+    assert ran.returncode == pytest.ExitCode.USAGE_ERROR
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("ERROR: --real-gpu: device 'cuda' ")
+    assert len(ran.stderr.strip().splitlines()) == 1

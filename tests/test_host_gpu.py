@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,67 +16,19 @@ import pytest
 import minunet as mu
 from minunet import cuda
 from tests import host_gpu
-from tests.host_gpu import KernelError, stand_in, translate
-
-cupy: Any = stand_in.module()
+from tests.host_gpu import KernelError, faults, stand_in, translate
+from tests.host_gpu.faults import DOUBLE, LISTS, NEIGHBOUR, REVERSAL, TREE, cupy, empty, lists, row
 
 Launch = Callable[..., Any]
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
-    """launch(source, grid, block, *arguments) runs the kernel `f` of a source, compiled for float32, through minunet/cuda.py."""
-
-    def run(source: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
-        path = tmp_path / f"{abs(hash(source))}.cu"
-        path.write_text(source)
-        cuda.Source(str(tmp_path / "f.py"), path.name).kernel("f", np.float32)(grid, block, *arguments, shared=shared)
-
-    with host_gpu.installed():
-        yield run
+def launch() -> Iterator[Launch]:
+    """launch(source, grid, block, *arguments): see `faults.launch`."""
+    with host_gpu.pretended():
+        yield faults.launch
 
 
-def row(n: int) -> Any:
-    return cupy.asarray(np.random.default_rng(0).standard_normal(n).astype(np.float32))
-
-
-def empty(n: int) -> Any:
-    return cupy.empty(n, np.float32)
-
-
-REVERSAL = """
-extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, int n) {
-    __shared__ REAL s[256];
-    s[threadIdx.x] = x[threadIdx.x];
-    __syncthreads();
-    y[threadIdx.x] = s[n - 1 - threadIdx.x];
-}
-"""
-TREE = """
-extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, int n) {
-    extern __shared__ REAL s[];
-    const int t = threadIdx.x, i = blockIdx.x * blockDim.x + t;
-    s[t] = i < n ? x[i] : REAL(0);
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (t < half) s[t] += s[t + half];
-        __syncthreads();
-    }
-    if (t == 0) y[blockIdx.x] = s[0];
-}
-"""
-DOUBLE = """
-extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, int n) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) y[i] = 2 * x[i];
-}
-"""
-NEIGHBOUR = """
-extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, int n) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) y[i] = x[i] + (i + 1 < n ? x[i + 1] : REAL(0));
-}
-"""
 WARP = """
 #include "cuda.cuh"
 extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, int n) {
@@ -179,6 +133,15 @@ def test_a_pointer_may_be_null(launch):
     assert np.array_equal(y.get(), [7, 7, 7])
 
 
+def test_lists_of_arrays(launch):
+    x, y, sizes = lists(5, 300, 1)
+    x[2], y[1] = None, y[1].reshape(3, 100).T  # in any order of the axes
+    launch(LISTS, 3, 32, x, y, sizes)
+    assert np.array_equal(y[0].get(), 2 * x[0].get())
+    assert np.array_equal(y[1].T.get().ravel(), 2 * x[1].get())
+    assert y[2].get() == 7
+
+
 def test_the_same_through_ucontext(tmp_path):
     """Where the switch between fibers is not written in assembler. In a process of its own: a runtime is loaded once."""
     probe = f"""
@@ -189,7 +152,7 @@ from minunet import cuda
 from pathlib import Path
 from tests import host_gpu
 import numpy as np
-with host_gpu.installed():
+with host_gpu.pretended():
     Path({str(tmp_path)!r}, "tree.cu").write_text(t.TREE)
     x, y = t.row(1000), t.empty(4)
     cuda.Source({str(tmp_path / "x.py")!r}, "tree.cu").kernel("f", np.float32)(4, 256, x, y, 1000, shared=1024)
@@ -202,33 +165,23 @@ with host_gpu.installed():
 # what is wrong is seen
 
 
-def test_a_missing_barrier(launch):
-    with pytest.raises(KernelError, match="of 'y' depend on the order of the threads"):
-        launch(REVERSAL.replace("__syncthreads();", ""), 1, 256, row(256), empty(256), 256)
+@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_told(fault):
+    assert re.search(fault.told, fault.sentence())
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_missing_barrier_in_a_tree(launch, which):
-    first, second, third = TREE.split("__syncthreads();")
-    source = f"{first}{second}__syncthreads();{third}" if which == 0 else f"{first}__syncthreads();{second}{third}"
-    with pytest.raises(KernelError, match="depend on the order"):
-        launch(source, 4, 256, row(1000), empty(4), 1000, shared=1024)
+def test_the_page_shows_what_is_told():
+    page = Path(__file__).parents[1] / "docs" / "gpu.md"
+    filled = runpy.run_path(str(page.parents[1] / "tools" / "gpu_faults.py"))["filled"]
+    text = page.read_text(encoding="utf-8")
+    assert filled(text) == text, "run: python -m tools.gpu_faults"
 
 
-def test_a_barrier_too_few_between_two_uses_of_shared_memory(launch):
-    source = """
-    extern "C" __global__ void f(const REAL* x, REAL* y, int n) {
-        __shared__ REAL s[32];
-        REAL sum = 0;
-        for (int i = 0; i < n; i += 32) {
-            s[threadIdx.x] = x[i + threadIdx.x];
-            __syncthreads();
-            sum += s[31 - threadIdx.x];
-        }
-        y[threadIdx.x] = sum;
-    }"""
-    with pytest.raises(KernelError, match="depend on the order"):
-        launch(source, 1, 32, row(64), empty(32), 64)
+def test_what_is_right_tells_nothing():
+    """The sources that the faults are planted in."""
+    assert not faults.Fault("", REVERSAL, lambda: (1, 256, row(256), empty(256), 256), "").sentence()
+    assert not faults.Fault("", TREE, lambda: (4, 256, row(1000), empty(4), 1000), "", 1024).sentence()
+    assert not faults.Fault("", NEIGHBOUR, lambda: (2, 256, row(300), empty(300), 300), "").sentence()
 
 
 def test_one_block_too_few(launch):
@@ -253,49 +206,6 @@ def test_a_write_one_too_far(launch, n):
         launch(DOUBLE.replace("i < n", "i <= n"), n // 256 + 1, 256, row(n), empty(n), n)
 
 
-def test_a_read_one_too_far(launch):
-    with pytest.raises(
-        KernelError, match=r"block \(1, 0, 0\), thread \(43, 0, 0\) touches memory outside the argument 'x', 1 elements after"
-    ):
-        launch(NEIGHBOUR.replace("i + 1 < n", "i < n"), 2, 256, row(300), empty(300), 300)
-
-
-def test_a_read_before_the_start(launch):
-    with pytest.raises(KernelError, match="outside the argument 'x', 1 elements before the first"):
-        launch(NEIGHBOUR.replace("x[i + 1]", "x[i - 1]"), 2, 256, row(300), empty(300), 300)
-
-
-def test_a_read_one_too_far_where_the_array_must_be_aligned(launch):
-    """Then up to three elements lie between the end and the protected page; they differ from run to run."""
-    source = NEIGHBOUR.replace("i + 1 < n", "i < n") + "struct Unused { float4 v; };"
-    with pytest.raises(KernelError, match="depend on the order of the threads or on memory that is not theirs"):
-        launch(source, 2, 256, row(301), empty(301), 301)
-
-
-def test_a_write_between_the_elements(launch):
-    source = """
-    #include "cuda.cuh"
-    extern "C" __global__ void f(REAL* y, const Steps<1> y_steps) { y[y_steps(threadIdx.x) + (threadIdx.x == 1)] = 1; }
-    """.replace("\n    #", "\n#")
-    with pytest.raises(KernelError, match=r"writes between or beside the elements of 'y'"):
-        launch(source, 1, 5, cupy.zeros(10, np.float32)[::2])
-
-
-def test_a_read_between_the_elements(launch):
-    source = """
-    #include "cuda.cuh"
-    extern "C" __global__ void f(const REAL* x, const Steps<1> x_steps, REAL* y) { y[threadIdx.x] = x[threadIdx.x]; }
-    """.replace("\n    #", "\n#")
-    with pytest.raises(KernelError, match="memory that is not theirs"):
-        launch(source, 1, 5, cupy.zeros(10, np.float32)[::2], empty(5))
-
-
-def test_a_write_into_a_constant_argument(launch):
-    source = DOUBLE.replace("y[i] = 2 * x[i]", "const_cast<REAL*>(x)[i] = y[i] = 2")
-    with pytest.raises(KernelError, match="writes into the argument 'x', which is const"):
-        launch(source, 1, 256, row(256), empty(256), 256)
-
-
 def test_swapped_arguments(launch):
     x, y = row(64), empty(64)
     launch(DOUBLE, 1, 256, y, x, 64)
@@ -304,63 +214,20 @@ def test_swapped_arguments(launch):
         launch(DOUBLE, 1, 256, x, 64, y)
 
 
-def test_threads_that_write_the_same_element(launch):
-    with pytest.raises(KernelError, match="depend on the order"):
-        launch(DOUBLE.replace("y[i]", "y[i / 2]"), 1, 64, row(64), empty(64)[:32], 64)
+def test_swapped_lists(launch):
+    x, y, sizes = lists(5, 300, 1)
+    launch(LISTS, 3, 32, y, x, sizes)
+    assert all(np.isnan(a.get()).all() for a in x + y)  # what nobody wrote, doubled
 
 
-def test_a_sum_by_floating_point_atomics(launch):
-    with pytest.raises(KernelError, match="depend on the order"):
-        launch(DOUBLE.replace("y[i] = 2 * x[i]", "atomicAdd(y, x[i])"), 4, 256, row(1000), cupy.zeros(1, np.float32), 1000)
-
-
-def test_a_barrier_that_some_threads_leave_out(launch):
-    with pytest.raises(
-        KernelError, match=r"at the barrier .*:\d+, which not all threads of the block reach: thread \(200, 0, 0\) has ended"
-    ):
-        launch(REVERSAL.replace("s[threadIdx.x] =", "if (threadIdx.x >= 200) return; s[threadIdx.x] ="), 1, 256, row(256), empty(256), 200)
-
-
-def test_two_barriers_for_two_halves_of_a_block(launch):
-    source = REVERSAL.replace("__syncthreads();", "if (threadIdx.x < 128)\n__syncthreads();\nelse\n__syncthreads();")
-    with pytest.raises(KernelError, match=r"waits at the barrier .* others of its block at another"):
-        launch(source, 1, 256, row(256), empty(256), 256)
-
-
-def test_a_shuffle_that_some_lanes_leave_out(launch):
-    source = (
-        'extern "C" __global__ void f(int* y) { if (threadIdx.x < 20) y[threadIdx.x] = __shfl_sync(0xffffffffu, (int)threadIdx.x, 0); }'
-    )
-    with pytest.raises(KernelError, match="for lanes of its warp that do not come"):
-        launch(source, 1, 32, cupy.zeros(32, np.int32))
-
-
-def test_a_shuffle_from_a_lane_that_takes_no_part(launch):
-    source = 'extern "C" __global__ void f(int* y) { if (threadIdx.x < 8) y[threadIdx.x] = __shfl_sync(0xffu, (int)threadIdx.x, 9); }'
-    with pytest.raises(KernelError, match="reads from lane 9, which takes no part"):
-        launch(source, 1, 32, cupy.zeros(32, np.int32))
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("__shared__ int s[8]; s[y[0]] = 1; y[1] = s[0];", "an index lies outside its array"),
-        ("int s[8]; s[y[0] + threadIdx.x] = 1; y[1] = s[0];", "an index lies outside its array"),
-        ("y[1] = 2147483647 + y[0];", "integer overflowed"),
-        ("y[1] = 5 / (y[0] - 9);", "divided by zero"),
-        ("extern __shared__ int s[]; s[y[0] + 8] = 1; y[1] = s[0];", "memory that belongs to no argument"),
-        ("y[1] = *(const int*)8;", "null pointer"),
-    ],
-)
-def test_what_has_no_meaning(launch, body, message):
-    with pytest.raises(KernelError, match=message):
-        launch(f'extern "C" __global__ void f(int* y) {{ {body} }}', 1, 1, cupy.asarray(np.array([9, 0], np.int32)), shared=64)
-
-
-def test_a_kernel_without_end(launch, monkeypatch):
-    monkeypatch.setattr(host_gpu.launch, "SECONDS", 1)
-    with pytest.raises(KernelError, match="no end after 1 seconds"):
-        launch('extern "C" __global__ void f(int* y) { volatile int i = 0; while (y[0] == 0) i = 1 - i; }', 1, 1, cupy.zeros(1, np.int32))
+def test_a_table_that_outlives_its_arrays(launch):
+    x, y, sizes = lists(5, 300, 1)
+    kernel = host_gpu.launch.RawModule(code=LISTS, options=("-DREAL=float",)).get_function("f")
+    tables = [cupy.asarray(np.array([a.data.ptr for a in arrays], np.uint64)) for arrays in (x, y)]
+    kernel((3,), (32,), (*tables, sizes))
+    y[1] = None
+    with pytest.raises(KernelError, match=r"y\[1\] is the address of no array that is alive"):
+        kernel((3,), (32,), (*tables, sizes))
 
 
 def test_the_process_goes_on_after_a_fault(launch):
@@ -399,6 +266,39 @@ def launch_double(launch: Launch, *arguments: Any, grid: Any = 1, block: Any = 2
 def test_arguments_are_held_against_the_signature(launch, make, error, message):
     with pytest.raises(error, match=message):
         launch(DOUBLE, 1, 256, *make())
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (lambda: row(3), TypeError, "argument 'x' is a list of arrays, got ndarray"),
+        (lambda: [row(3), row(3).get()], TypeError, r"argument 'x\[1\]' must be an array on the GPU, got ndarray"),
+        (lambda: [row(3).astype(np.float64)], TypeError, r"argument 'x\[0\]' must hold float32, got float64"),
+        (
+            lambda: [None, row(6)[::2]],
+            ValueError,
+            r"argument 'x\[1\]' must lie in memory without gaps, got shape \(3,\) with strides \(8,\)",
+        ),
+    ],
+)
+def test_lists_are_held_against_the_signature(launch, x, error, message):
+    _, y, sizes = lists(5, 300, 1)
+    with pytest.raises(error, match=message):
+        launch(LISTS, 1, 32, x(), y, sizes)
+
+
+def test_a_table_of_addresses_goes_to_the_gpu_once(launch, monkeypatch):
+    """And again when an array has moved."""
+    sent: list[Any] = []
+    monkeypatch.setattr(host_gpu._module, "asarray", lambda a: sent.append(a) or cupy.asarray(a))
+    x, y, sizes = lists(5, 300, 1)
+    for _ in range(3):
+        launch(LISTS, 3, 32, x, y, sizes)
+    assert len(sent) == 2
+    moved = x[1].copy()
+    launch(LISTS, 3, 32, [x[0], moved, x[2]], y, sizes)
+    assert len(sent) == 3
+    assert np.array_equal(y[1].get(), 2 * moved.get())
 
 
 @pytest.mark.parametrize(
@@ -455,7 +355,7 @@ def test_sources_that_cannot_be_read(launch, source, error, message):
 
 def test_kernels_are_not_compiled_for_half_precision(tmp_path):
     (tmp_path / "half.cu").write_text('extern "C" __global__ void f(REAL* y) {}')
-    with host_gpu.installed(), pytest.raises(TypeError, match="compiled for float32 and float64, not for float16"):
+    with host_gpu.pretended(), pytest.raises(TypeError, match="compiled for float32 and float64, not for float16"):
         cuda.Source(str(tmp_path / "half.py"), "half.cu").kernel("f", np.float16)
 
 
@@ -484,7 +384,7 @@ def test_a_sum_is_an_array_without_axes():
 
 
 def test_tensors_on_the_gpu_that_is_none():
-    with host_gpu.installed():
+    with host_gpu.pretended():
         x = mu.tensor([1.0, 2.0], requires_grad=True, device="cuda")
         (x * x).sum().backward()
         assert (x.device, x.grad.get().tolist()) == ("cuda", [2, 4])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import minunet as mu
-from minunet import nn, optim
-from minunet.arrays import is_array, to_device
+from minunet import cuda, nn, optim
+from minunet.arrays import cupy_module, is_array, to_device
+from minunet.optim import gpu
 from tests import host_gpu
 
 from .conftest import require
@@ -207,6 +208,86 @@ def test_the_kernels_for_the_gpu_equal_the_definition(name: str, options: dict[s
         assert came.dtype == dtype
         assert np.array_equal(came, again)
         np.testing.assert_allclose(came, wanted, rtol=1e-13 if dtype == np.float64 else 3e-6, atol=1e-13 if dtype == np.float64 else 3e-7)
+
+
+def on_the_gpu(name: str, options: dict[str, Any], sizes: list[int], alone: bool = False) -> list[np.ndarray]:
+    """Weights after two steps of one optimiser for all parameters, or of one for each."""
+    rng = np.random.default_rng(5)
+    parameters = [nn.Parameter(to_device(rng.standard_normal(n).astype(np.float32), "cuda")) for n in sizes]
+    optimisers = [getattr(optim, name)(group, **options) for group in ([[p] for p in parameters] if alone else [parameters])]
+    for _ in range(2):
+        for p in parameters:
+            p.grad = to_device(rng.standard_normal(p.shape).astype(np.float32), "cuda")
+        for optimiser in optimisers:
+            optimiser.step()
+    return [to_device(p.data, "cpu") for p in parameters]
+
+
+PIECES = [1, gpu.PIECE - 1, gpu.PIECE, gpu.PIECE + 1, 0, 7, 2 * gpu.PIECE + 300]
+
+
+@pytest.mark.parametrize(("name", "options"), [OPTIMISERS[i] for i in (0, 4, 7, 9, 13)], ids=[IDS[i] for i in (0, 4, 7, 9, 13)])
+def test_on_the_gpu_all_parameters_are_one_launch_and_each_is_as_by_itself(name: str, options: dict[str, Any], monkeypatch: Any) -> None:
+    launches: list[str] = []
+    launch = cuda.Kernel.__call__
+    monkeypatch.setattr(cuda.Kernel, "__call__", lambda self, *args, **rest: launches.append(self.name) or launch(self, *args, **rest))
+    with host_gpu.installed():
+        together = on_the_gpu(name, options, PIECES)
+        assert len(launches) == 2
+        for came, wanted in zip(together, on_the_gpu(name, options, PIECES, alone=True), strict=True):
+            assert np.array_equal(came, wanted)
+
+
+def test_on_the_gpu_the_tables_are_made_once(monkeypatch: Any) -> None:
+    """While weights, gradients and state stay where they are, a step sends nothing but the numbers that change."""
+    with host_gpu.installed():
+        p = [nn.Parameter(to_device(np.ones(n, np.float32), "cuda")) for n in (5, 9)]
+        for q in p:
+            q.grad = to_device(np.ones(q.shape, np.float32), "cuda")
+        adam = optim.Adam(p)
+        adam.step()
+        monkeypatch.setattr(cupy_module(), "asarray", None)
+        adam.step()
+        p[0].grad = p[0].grad.copy()
+        with pytest.raises(TypeError, match="not callable"):
+            adam.step()
+
+
+FAULTS = {
+    "pieces that are a number too long": (
+        "(int)row[2]",
+        "(int)row[2] + 1",
+        "touches memory outside the argument '.*\\[[06]\\]', 1 elements",
+    ),
+    "pieces that are a number too short": ("(int)row[2]", "(int)row[2] - 1", "numbers are wrong"),
+    "pieces of the next parameter": ("row[0], row[1]", "row[0] + 1, row[1]", "touches memory outside the argument"),
+    "two swapped tables of the state": ("begin(means", "begin(squares", "numbers are wrong"),
+    "weights taken for gradients": ("begin(grads", "begin(weights", "numbers are wrong"),
+    "gradients taken for weights": (
+        "begin(weights, piece)",
+        "(REAL*)begin(grads, piece)",
+        "which is const",
+    ),
+    "a state that is not in use": ("if (largest)", "if (true)", "uses a null pointer"),
+    "two threads for each number": ("i = threadIdx.x", "i = threadIdx.x / 2", "numbers are wrong"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_in_the_one_launch_are_seen(fault: str, monkeypatch: Any, tmp_path: Any) -> None:
+    right, wrong, told = FAULTS[fault]
+    source = gpu.SOURCE.path.read_text(encoding="utf-8")
+    assert right in source
+
+    def same_numbers() -> None:
+        assert all(map(np.array_equal, on_the_gpu("Adam", {}, PIECES), wanted)), "numbers are wrong"
+
+    with host_gpu.pretended():
+        wanted = on_the_gpu("Adam", {}, PIECES)
+        (tmp_path / "optim.cu").write_text(source.replace(right, wrong), encoding="utf-8")
+        monkeypatch.setattr(gpu, "SOURCE", cuda.Source(str(tmp_path / "gpu.py"), "optim.cu"))
+        with pytest.raises(AssertionError, match=told):
+            same_numbers()
 
 
 @pytest.mark.parametrize("layout", ["F", "taps first", "window"])

@@ -24,7 +24,13 @@ Row = dict[str, Any]
 
 def filled(page: str, results: Path = RESULTS) -> str:
     """The page with its tables as the results say."""
-    return _TABLE.sub(lambda match: match[1] + "\n" + table(results / f"{match[2]}.json") + "\n" + match[4], page)
+    return _TABLE.sub(lambda match: match[1] + "\n" + _tables(results, match[2]) + "\n" + match[4], page)
+
+
+def _tables(results: Path, name: str) -> str:
+    """That of one file; for 'gpu' those of all cards."""
+    files = sorted(results.glob("gpu-*.json")) if name == "gpu" else []
+    return "\n".join(table(path) for path in files or [results / f"{name}.json"])
 
 
 def table(path: Path) -> str:
@@ -34,6 +40,8 @@ def table(path: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     if result["benchmark"] == "isbi2012":
         return "\n".join([*_where(result), *_sides(result["runs"]), "", *_trainings(result), "", _TIME, ""])
+    if result["benchmark"] == "gpu":
+        return "\n".join([*_card(result), *_on_gpu(result["rows"]), ""])
     lines = {"ops": _operations, "accuracy": _errors}.get(result["benchmark"].partition("-")[0], _networks)(result["rows"])
     return "\n".join([*_where(result), *_limits(result["runs"]), "", *lines, ""])
 
@@ -90,6 +98,38 @@ def _networks(rows: list[Row]) -> Iterator[str]:
             ratio = f"{row['ratio']['median']:.2f} ({row['ratio']['low']:.2f}–{row['ratio']['high']:.2f})" if "ratio" in row else "–"
         extra = (_rival(row.get("rivals", {}).get(name)) for name in rivals)
         yield _line(row["network"], row["shape"], row["mode"], str(row["threads"]), *values, ratio, *extra)
+
+
+def _card(result: Row) -> Iterator[str]:
+    (run,) = result["runs"]
+    cuda = f"CUDA {_cuda(run['cuda']['cupy'])} for CuPy {run['cupy']}, {run['cuda']['torch']} for PyTorch {run['torch']}"
+    yield f"**{run['card']}**, {result['date']}; driver {run['driver']}, {cuda}."
+    yield ""
+    for precision, limits in run["peaks"].items():
+        yield f"- {precision}: peak {limits['gflops'] / 1000:.1f} TFLOP/s, {limits['gbytes']:.0f} GB/s"
+    yield ""
+
+
+def _cuda(number: int) -> str:
+    """13000 → '13.0'."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _on_gpu(rows: list[Row]) -> Iterator[str]:
+    """The networks one by one; of each operation and direction the ratios and the shares of the peak over all its shapes."""
+    yield from _head("Network", "Input", "", "Precision", "minunet", "PyTorch", "Ratio", "TFLOP/s")
+    for row in (row for row in rows if "network" in row):
+        values = [_milliseconds(row["seconds"].get(side)) for side in ("ours", row["against"])]
+        labels = row["network"], row["shape"], row["mode"], row["precision"]
+        yield _line(*labels, values[0], f"{values[1]} ({row['against']})", f"{row['ratio']['median']:.2f}", f"{row['gflops'] / 1000:.1f}")
+    yield ""
+    yield from _head("Operation", "", "Precision", "Shapes", "Ratio", "Of peak")
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in (row for row in rows if "operation" in row):
+        groups.setdefault((row["operation"], row["direction"], row["precision"]), []).append(row)
+    for labels, members in groups.items():
+        shares = sorted(row["share"] for row in members)
+        yield _line(*labels, str(len(members)), _range(members), f"{shares[0]:.0%} – {shares[-1]:.0%}")
 
 
 def _rival(found: Row | None) -> str:

@@ -5,6 +5,7 @@ __main__.py   a measuring process: one number of threads, one instruction set
 measure.py    taking turns, ratios, the machine's description
 peaks.py      the machine's limits
 ops.py networks.py accuracy.py    what is measured
+on_gpu.py     the same on a GPU, in the command's own process
 rivals.py     the same networks in PyTorch and Keras
 report.py     the table on screen, the roofline plot
 """

@@ -44,32 +44,44 @@ class Contestant:
     prepare: Callable[[], Any] = lambda: None
 
 
-def take_turns(contestants: dict[str, Contestant], effort: Effort) -> dict[str, list[float]]:
+Clock = Callable[[Callable[[], None]], float]  # seconds that a function takes
+
+
+def wall(run: Callable[[], None]) -> float:
+    """The clock on the wall."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def take_turns(contestants: dict[str, Contestant], effort: Effort, clock: Clock = wall) -> dict[str, list[float]]:
     """Seconds for one call, a sample for each round, of every contestant."""
-    calls = {name: _warm_up(contestant, effort) for name, contestant in contestants.items()}
+    calls = {name: _warm_up(contestant, effort, clock) for name, contestant in contestants.items()}
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(effort.rounds):
         for name, contestant in contestants.items():
-            _sample(contestant, 1)  # not counted: in use a step follows one of its own kind, which left its threads awake
-            times[name].append(_sample(contestant, calls[name]))
+            _sample(contestant, 1, clock)  # not counted: in use a step follows one of its own kind, which left its threads awake
+            times[name].append(_sample(contestant, calls[name], clock))
     return times
 
 
-def _sample(contestant: Contestant, calls: int) -> float:
+def _sample(contestant: Contestant, calls: int, clock: Clock) -> float:
     prepared = [contestant.prepare() for _ in range(calls)]
-    start = time.perf_counter()
-    while prepared:
-        contestant.run(prepared.pop())
-    return (time.perf_counter() - start) / calls
+
+    def run() -> None:
+        while prepared:
+            contestant.run(prepared.pop())
+
+    return clock(run) / calls
 
 
-def _warm_up(contestant: Contestant, effort: Effort) -> int:
+def _warm_up(contestant: Contestant, effort: Effort, clock: Clock) -> int:
     """How many calls make a sample."""
-    _sample(contestant, 1)
+    _sample(contestant, 1, clock)
     start = time.perf_counter()
-    seconds = [_sample(contestant, 1)]
+    seconds = [_sample(contestant, 1, clock)]
     while time.perf_counter() - start < WARM_UP and effort.seconds:
-        seconds.append(_sample(contestant, 1))
+        seconds.append(_sample(contestant, 1, clock))
     return min(max(math.ceil(effort.seconds / max(min(seconds), 1e-9)), 1), MOST_CALLS)
 
 

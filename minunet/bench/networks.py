@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minunet import Tensor, losses, manual_seed, no_grad, optim
+from minunet.arrays import to_device
 from minunet.bench.measure import Contestant, Effort, compare, medians, relative_error, take_turns
 from minunet.bench.ops import FORMATS
 from minunet.bench.rivals import keras_unet, load, torch_unet
@@ -95,9 +97,9 @@ def rows(networks: tuple[Network, ...], torch: Any, effort: Effort, peaks: dict[
         if only not in f"{network.name} {network.size}":
             continue
         macs = summary(network.ours(), network.shape).macs
-        sides = {"ours": _ours(network)}
+        sides = {"ours": our_steps(network)}
         if torch is not None and network.theirs is not None:
-            sides |= {name: _torch(network, torch, name) for name in FORMATS}
+            sides |= {name: torch_steps(network, torch, name) for name in FORMATS}
         errors = _errors(network, torch)
         for mode, flops in (("training", 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
             times = take_turns({name: side[mode] for name, side in sides.items()}, effort)
@@ -119,58 +121,73 @@ def rows(networks: tuple[Network, ...], torch: Any, effort: Effort, peaks: dict[
 def against(network: Network, rival: str, torch: Any, keras: Any, effort: Effort) -> Iterator[dict[str, Any]]:
     """The same against a rival that compiles the network, in turns with ours again."""
     if rival == "torch.compile" and network.theirs is not None:
-        other = _torch(network, torch, "torch", torch.compile)
+        other = torch_steps(network, torch, "torch", torch.compile)
     elif rival == "Keras on JAX" and network.keras is not None:
         other = _keras(network, keras)
     else:
         return
-    ours = _ours(network)
+    ours = our_steps(network)
     for mode in ours:
         times = take_turns({"ours": ours[mode], rival: other[mode]}, effort)
         yield {"mode": mode, "seconds": medians(times)[rival], "ratio": compare(times, "ours", [rival])["ratio"]}
 
 
-def _ours(network: Network) -> dict[str, Contestant]:
+Around = Callable[[], AbstractContextManager[Any]]
+
+
+def our_steps(network: Network, device: str = "cpu", around: Around = nullcontext) -> dict[str, Contestant]:
+    """around: what a step runs within, such as a precision."""
     manual_seed(0)
-    model = network.ours()
+    model = network.ours().to(device)
     optimizer = optim.Adam(model.parameters())
-    x, target = data(network)
+    x, target = (to_device(a, device) for a in data(network))
 
     def step(_: Any) -> None:
         model.train()
         optimizer.zero_grad()
-        losses.cross_entropy(model(Tensor(x)), target).backward()
+        with around():
+            losses.cross_entropy(model(Tensor(x)), target).backward()
         optimizer.step()
 
     def predict(_: Any) -> Any:
         model.eval()
-        with no_grad():
+        with no_grad(), around():
             return model(Tensor(x)).data
 
     return {"training": Contestant(step), "prediction": Contestant(predict)}
 
 
-def _torch(network: Network, torch: Any, name: str, wrap: Callable[[Any], Any] = lambda model: model) -> dict[str, Contestant]:
+def torch_steps(
+    network: Network,
+    torch: Any,
+    name: str,
+    wrap: Callable[[Any], Any] = lambda model: model,
+    device: str = "cpu",
+    around: Around = nullcontext,
+) -> dict[str, Contestant]:
+    """name: one of FORMATS. wrap: compiles the network. around: what a forward and its loss run within, such as an autocast."""
     assert network.theirs is not None
     order = torch.contiguous_format
     if name == "torch channels-last":
         order = torch.channels_last if len(network.shape) == 4 else torch.channels_last_3d
     manual_seed(0)
-    model = load(network.theirs(torch), network.ours(), torch).to(memory_format=order)
+    model = load(network.theirs(torch), network.ours(), torch).to(device, memory_format=order)
     optimizer = torch.optim.Adam(model.parameters())
     called = wrap(model)
-    x, target = (torch.from_numpy(a) for a in data(network))
+    x, target = (torch.from_numpy(a).to(device) for a in data(network))
     x = x.contiguous(memory_format=order)
 
     def step(_: Any) -> None:
         model.train()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(called(x), target).backward()
+        with around():
+            loss = torch.nn.functional.cross_entropy(called(x), target)
+        loss.backward()
         optimizer.step()
 
     def predict(_: Any) -> Any:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), around():
             return called(x)
 
     return {"training": Contestant(step), "prediction": Contestant(predict)}
@@ -223,7 +240,7 @@ def memory(network: Network, side: str, torch: Any, steps: int = 3) -> float:
 
     The weights' gradients and Adam's moments are part of it. A small network trains first, so that compiling is not.
     """
-    make = _ours if side == "ours" else lambda net: _torch(net, torch, side)
+    make = our_steps if side == "ours" else lambda net: torch_steps(net, torch, side)
     small = unet((1, network.shape[1], *(16,) * (len(network.shape) - 2)), base_channels=4, depth=1)
     make(small)["training"].run(None)
     step = make(network)["training"].run

@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from minunet import Tensor, losses, manual_seed, nn, no_grad, optim, recording, use
 from minunet import functional as F
+from minunet.arrays import array_module, channels_first, channels_last, device_of, to_device
 from minunet.autograd import Function
 from minunet.bench.measure import QUICK, Contestant, Effort, compare, medians, take_turns
 from minunet.models import UNet
@@ -64,15 +68,15 @@ class Op:
 def table(quick: bool = False) -> Iterator[Op]:
     """All rows; quick: one small network's."""
     for images, base, size in QUICK_NETS if quick else NETS:
-        yield from _unet_convolutions(images, base, size)
-        yield from _on_logits(images, size)
+        yield from unet_convolutions(images, base, size)
+        yield from on_logits(images, size)
     shapes = [(4, 16, 128), (2, 32, 256), (1, 64, 256), (1, 256, 64), (1, 1024, 16)] if not quick else [(1, 16, 32)]
     for images, channels, size in shapes:
-        yield from _on_activations((images, channels, size, size))
+        yield from on_activations((images, channels, size, size))
     yield from _volumes((16, 32)[: 1 if quick else 2], 16 if quick else 64)
 
 
-def _unet_convolutions(images: int, base: int, size: int, depth: int = 4) -> Iterator[Op]:
+def unet_convolutions(images: int, base: int, size: int, depth: int = 4) -> Iterator[Op]:
     """Every convolution of one UNet, each shape once."""
     for channels in (1, 3):
         yield conv((images, channels, size, size), base, 3, padding=1)
@@ -104,7 +108,7 @@ def _volumes(channels: tuple[int, ...], size: int) -> Iterator[Op]:
     for c in channels:
         yield conv((1, c, *(size // 2,) * 3), c, 5, padding=2)
         yield conv_transpose((1, 2 * c, *(size // 2,) * 3), c, 2, stride=2)
-    yield from _on_activations((1, channels[0], *(size,) * 3))
+    yield from on_activations((1, channels[0], *(size,) * 3))
 
 
 def conv(x: Shape, outputs: int, k: int, *, name: str = "", padding: int | str = 0) -> Op:
@@ -147,7 +151,7 @@ def conv_transpose(x: Shape, outputs: int, k: int, **options: int) -> Op:
     )
 
 
-def _on_activations(x: Shape) -> Iterator[Op]:
+def on_activations(x: Shape) -> Iterator[Op]:
     """What works on maps of many channels. Counted are additions, products, comparisons, roots, exponentials: one each, for an element."""
     rank, channels, n = len(x) - 2, x[1], math.prod(x)
     small, big = n / 2**rank, n * 2**rank
@@ -194,7 +198,7 @@ def _on_activations(x: Shape) -> Iterator[Op]:
     )
 
 
-def _on_logits(images: int, size: int) -> Iterator[Op]:
+def on_logits(images: int, size: int) -> Iterator[Op]:
     """The losses, for two classes, and for one logit a pixel where the name says so."""
     target = np.random.default_rng(1).integers(0, 2, (images, size, size))
     pixels = target.size
@@ -206,20 +210,22 @@ def _on_logits(images: int, size: int) -> Iterator[Op]:
             "forward": Work(flops[0] * channels * pixels, arrays * pixels),
             "backward": Work(flops[1] * channels * pixels, (arrays + 4 * channels) * pixels),
         }
-        return Op(operation, f"{_shape_text(x)}, {channels}", (x,), work, lambda _: lambda z: ours(z, target), theirs)
+        truth = cache(partial(to_device, target))  # where the logits are
+        return Op(operation, f"{_shape_text(x)}, {channels}", (x,), work, lambda _: lambda z: ours(z, truth(z.device)), theirs)
 
     def cross_entropy(torch: Any) -> Any:
-        truth = torch.from_numpy(target)
-        return lambda z: torch.nn.functional.cross_entropy(z, truth)
+        truth = cache(torch.from_numpy(target).to)
+        return lambda z: torch.nn.functional.cross_entropy(z, truth(z.device))
 
     def binary_cross_entropy(torch: Any) -> Any:
-        truth = torch.from_numpy(target.astype(np.float32))
-        return lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z[:, 0], truth)
+        truth = cache(torch.from_numpy(target.astype(np.float32)).to)
+        return lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z[:, 0], truth(z.device))
 
     def dice(torch: Any) -> Any:
-        g = torch.from_numpy(target.astype(np.float32))
+        truth = cache(torch.from_numpy(target.astype(np.float32)).to)
 
         def loss(z: Any) -> Any:
+            g = truth(z.device)
             p = torch.softmax(z, 1)[:, 1]
             over = ((2 * (p * g).sum((1, 2)) + 1) / (p.sum((1, 2)) + g.sum((1, 2)) + 1)).mean()
             return 1 - over
@@ -247,7 +253,7 @@ class _Before(Function):
         return array
 
     def backward(ctx, gy: Any) -> Any:
-        return np.zeros(1, gy.dtype)
+        return array_module(gy).zeros(1, gy.dtype)
 
 
 def rows(torch: Any, effort: Effort, peaks: dict[str, float], only: str = "") -> Iterator[dict[str, Any]]:
@@ -265,10 +271,11 @@ def measured(op: Op, direction: str, work: Work, torch: Any, effort: Effort, pea
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape, np.float32) for shape in op.inputs]
     manual_seed(0)
-    contestants = {"cpu": our_contestant(op, direction, inputs)}
+    contestants = {"cpu": our_contestant(op, direction, [inputs])}
     if torch is not None:
         torch.manual_seed(0)
-        contestants |= {name: torch_contestant(op, direction, inputs, torch, last=name != "torch") for name in FORMATS}
+        tensors = [[torch.from_numpy(a) for a in inputs]]
+        contestants |= {name: torch_contestant(op, direction, tensors, torch, last=name != "torch") for name in FORMATS}
     times = take_turns(contestants, effort)
     reference = _definition(op, direction, inputs)
     extra = {} if reference is None else {"ref": [reference]}
@@ -276,48 +283,60 @@ def measured(op: Op, direction: str, work: Work, torch: Any, effort: Effort, pea
 
 
 def row(
-    labels: dict[str, str], work: Work, times: dict[str, list[float]], extra: dict[str, list[float]], peaks: dict[str, float]
+    labels: dict[str, str],
+    work: Work,
+    times: dict[str, list[float]],
+    extra: dict[str, list[float]],
+    peaks: dict[str, float],
+    ours: str = "cpu",
 ) -> dict[str, Any]:
     """One row of results. share: the time that the machine's limits allow, by arithmetic or by traffic, divided by ours."""
-    seconds = float(np.median(times["cpu"]))
+    seconds = float(np.median(times[ours]))
     limit = max(work.flops / peaks["gflops"], work.bytes / peaks["gbytes"]) / 1e9
     return {
         **labels,
         "flops": work.flops,
         "bytes": work.bytes,
         "seconds": medians(times | extra),
-        **compare(times, "cpu", list(FORMATS)),
+        **compare(times, ours, list(FORMATS)),
         "gflops": work.flops / seconds / 1e9,
         "gbytes": work.bytes / seconds / 1e9,
         "share": limit / seconds,
     }
 
 
-def our_contestant(op: Op, direction: str, arrays: list[Any]) -> Contestant:
-    """The inputs lie in memory as a layer before leaves them, channels last."""
+def our_contestant(op: Op, direction: str, sets: list[list[Any]]) -> Contestant:
+    """sets: equal arrays for the inputs, on the processor or the GPU; successive calls take the next, the first after the last.
+
+    The inputs lie in memory as a layer before leaves them, channels last.
+    """
     function = op.ours(nn)
-    parameters = list(function.parameters()) if isinstance(function, nn.Module) else []
-    inputs = [a if op.image else np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in arrays]
+    parameters = []
+    if isinstance(function, nn.Module):
+        parameters = list(function.to(device_of(sets[0][0])).parameters())
+    inputs = [arrays if op.image else [channels_first(channels_last(a)) for a in arrays] for arrays in sets]
     if direction == "forward":
 
-        def forward(_: Any) -> Any:
+        def forward(arrays: Any) -> Any:
             with no_grad():
-                return function(*map(Tensor, inputs))
+                return function(*map(Tensor, arrays))
 
-        return Contestant(forward)
+        return Contestant(forward, cycle(inputs).__next__)
     for p in parameters:
         p.requires_grad = direction != "grad_x"
-    gy: list[Any] = []
+    turns, gradients = cycle(range(len(inputs))), [None] * len(inputs)
 
     def prepare() -> Any:
-        seed = Tensor(np.zeros(1, np.float32), requires_grad=direction != "grad_w")
-        y = function(*(_Before.apply(seed, array=a) for a in inputs))
-        if not gy:
-            gy.append(_output_gradient(y.data))
-        return y
+        turn = next(turns)
+        seed = Tensor(array_module(inputs[turn][0]).zeros(1, np.float32), requires_grad=direction != "grad_w")
+        y = function(*(_Before.apply(seed, array=a) for a in inputs[turn]))
+        if gradients[turn] is None:
+            gradients[turn] = _output_gradient(y.data)
+        return y, gradients[turn]
 
-    def backward(y: Any) -> None:
-        y.backward(gy[0])
+    def backward(prepared: Any) -> None:
+        y, gy = prepared
+        y.backward(gy)
         for p in parameters:
             p.grad = None
 
@@ -326,41 +345,55 @@ def our_contestant(op: Op, direction: str, arrays: list[Any]) -> Contestant:
 
 def _output_gradient(y: Any) -> Any:
     """Random, in the memory order of y."""
-    gy = np.empty_like(y)
-    gy[...] = np.random.default_rng(2).standard_normal(y.shape, np.float32)
+    gy = array_module(y).empty_like(y)
+    gy[...] = to_device(np.random.default_rng(2).standard_normal(y.shape, np.float32), device_of(y))
     return gy
 
 
-def torch_contestant(op: Op, direction: str, arrays: list[Any], torch: Any, last: bool) -> Contestant:
-    """last: PyTorch's own channels-last memory format, for inputs, weights and gradients."""
-    order = {4: torch.channels_last, 5: torch.channels_last_3d}.get(arrays[0].ndim) if last else torch.contiguous_format
+def torch_contestant(
+    op: Op, direction: str, sets: list[list[Any]], torch: Any, last: bool, around: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Contestant:
+    """sets: as above, of tensors. last: PyTorch's own channels-last memory format, for inputs, weights and gradients.
+
+    around: what forward runs within, such as an autocast.
+    """
+    order = {4: torch.channels_last, 5: torch.channels_last_3d}.get(sets[0][0].ndim) if last else torch.contiguous_format
     function = op.their_function(torch)
     parameters = []
     if isinstance(function, torch.nn.Module):
-        function = function.to(memory_format=order)
+        function = function.to(sets[0][0].device, memory_format=order)
         parameters = list(function.parameters())
-    inputs = [torch.from_numpy(a).contiguous(memory_format=order) for a in arrays]
+    inputs = [[t.detach().contiguous(memory_format=order) for t in tensors] for tensors in sets]
     if direction == "forward":
 
-        def forward(_: Any) -> Any:
-            with torch.no_grad():
-                return function(*inputs)
+        def forward(tensors: Any) -> Any:
+            with torch.no_grad(), around():
+                return function(*tensors)
 
-        return Contestant(forward)
-    wanted = ([] if direction == "grad_w" else inputs) + ([] if direction == "grad_x" else parameters)
-    for tensor in (*inputs, *parameters):
-        tensor.requires_grad_(any(tensor is t for t in wanted))
-    with torch.no_grad():
-        y = function(*inputs)
-    gy = torch.from_numpy(np.random.default_rng(2).standard_normal(tuple(y.shape), np.float32))
-    gy = gy.contiguous(memory_format=order) if y.ndim == inputs[0].ndim else gy
-    return Contestant(lambda y: torch.autograd.grad(y, wanted, gy), lambda: function(*inputs))
+        return Contestant(forward, cycle(inputs).__next__)
+    for p in parameters:
+        p.requires_grad_(direction != "grad_x")
+    for tensor in (t for tensors in inputs for t in tensors):
+        tensor.requires_grad_(direction != "grad_w")
+    turns, gradients = cycle(range(len(inputs))), [None] * len(inputs)
+
+    def prepare() -> Any:
+        turn = next(turns)
+        with around():
+            y = function(*inputs[turn])
+        if gradients[turn] is None:
+            gy = torch.from_numpy(np.random.default_rng(2).standard_normal(tuple(y.shape), np.float32)).to(y.device, y.dtype)
+            gradients[turn] = gy.contiguous(memory_format=order) if y.ndim == inputs[turn][0].ndim else gy
+        wanted = ([] if direction == "grad_w" else inputs[turn]) + ([] if direction == "grad_x" else parameters)
+        return y, wanted, gradients[turn]
+
+    return Contestant(lambda prepared: torch.autograd.grad(*prepared), prepare)
 
 
 def _definition(op: Op, direction: str, inputs: list[Any]) -> float | None:
     """Seconds of one call of the definition, `ref`; None where it takes too long, or where there is but one set of lines."""
     with use("ref"), recording() as kernels:
-        contestant = our_contestant(op, direction, inputs)
+        contestant = our_contestant(op, direction, [inputs])
         prepared = contestant.prepare()
         start = time.perf_counter()
         contestant.run(prepared)
@@ -370,23 +403,34 @@ def _definition(op: Op, direction: str, inputs: list[Any]) -> float | None:
 
 def _adam(base: int, torch: Any, effort: Effort, peaks: dict[str, float]) -> dict[str, Any]:
     """One step over all weights of a UNet, as many arrays as it has. PyTorch's fused step is measured beside its ordinary one."""
-    rng = np.random.default_rng(0)
-    model = UNet(1, 2, base_channels=base)
-    parameters = list(model.parameters())
-    for p in parameters:
-        p.grad = np.empty_like(p.data)
-        p.grad[...] = rng.standard_normal(p.shape, np.float32)
-    contestants = {"cpu": _steps(optim.Adam(parameters))}
+    contestants = {"cpu": our_adam(base)}
     if torch is not None:
-        for name, fused in (("torch", None), ("torch fused", True)):
-            theirs = [torch.nn.Parameter(torch.from_numpy(p.data.copy())) for p in parameters]
-            for p, t in zip(parameters, theirs, strict=True):
-                t.grad = torch.from_numpy(p.grad.copy())
-            contestants[name] = _steps(torch.optim.Adam(theirs, fused=fused))
-    count = sum(p.size for p in parameters)
-    labels = {"operation": "Adam", "shape": f"UNet, base {base}", "direction": "step"}
-    return row(labels, Work(12 * count, 7 * 4 * count), take_turns(contestants, effort), {}, peaks)
+        contestants |= {"torch": torch_adam(base, torch, None), "torch fused": torch_adam(base, torch, True)}
+    return row(*adam_work(base), take_turns(contestants, effort), {}, peaks)
 
 
-def _steps(optimizer: Any) -> Contestant:
-    return Contestant(lambda _: optimizer.step())
+def adam_work(base: int) -> tuple[dict[str, str], Work]:
+    """The labels of the row, and what a step does."""
+    count = sum(p.size for p in UNet(1, 2, base_channels=base).parameters())
+    return {"operation": "Adam", "shape": f"UNet, base {base}", "direction": "step"}, Work(12 * count, 7 * 4 * count)
+
+
+def our_adam(base: int, device: str = "cpu", sets: int = 1) -> Contestant:
+    """sets: networks whose turn it is one after the other."""
+    optimizers = []
+    for _ in range(sets):
+        parameters = list(UNet(1, 2, base_channels=base).to(device).parameters())
+        for p in parameters:
+            p.grad = _output_gradient(p.data)
+        optimizers.append(optim.Adam(parameters))
+    return Contestant(lambda optimizer: optimizer.step(), cycle(optimizers).__next__)
+
+
+def torch_adam(base: int, torch: Any, fused: bool | None, device: str = "cpu", sets: int = 1) -> Contestant:
+    optimizers = []
+    for _ in range(sets):
+        parameters = [torch.nn.Parameter(torch.from_numpy(p.data.copy()).to(device)) for p in UNet(1, 2, base_channels=base).parameters()]
+        for p in parameters:
+            p.grad = torch.from_numpy(np.random.default_rng(2).standard_normal(tuple(p.shape), np.float32)).to(device)
+        optimizers.append(torch.optim.Adam(parameters, fused=fused))
+    return Contestant(lambda optimizer: optimizer.step(), cycle(optimizers).__next__)

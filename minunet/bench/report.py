@@ -51,6 +51,24 @@ def _operations(rows: list[Row]) -> Table:
     return made
 
 
+def gpu_heading(run: dict[str, Any]) -> str:
+    """Which card, and its limits."""
+    limits = "; ".join(f"{name} {p['gflops'] / 1000:.1f} TFLOP/s, {p['gbytes']:.0f} GB/s" for name, p in run["peaks"].items())
+    return f"{run['card']}, driver {run['driver']}, CuPy {run['cupy']}, PyTorch {run['torch']}; the card's peak: {limits}"
+
+
+def gpu_table(rows: list[Row]) -> Table:
+    """Operations and networks."""
+    made = _table("on the GPU", "shape", "precision", "ours, ms", "PyTorch", "ratio", "GB/s", "TFLOP/s", "of peak")
+    for row in rows:
+        name = row["operation"] + _SIGNS[row["direction"]] if "operation" in row else f"{row['network']}: {row['mode']}"
+        times = (row["seconds"]["ours"], row["seconds"].get(row.get("against", "")))
+        traffic = f"{row['gbytes']:.0f}" if "gbytes" in row else "—"
+        rates = traffic, f"{row['gflops'] / 1000:.3g}", f"{row['share']:.0%}"
+        made.add_row(name, row["shape"], row["precision"], *map(_milliseconds, times), _ratio(row.get("ratio")), *rates)
+    return made
+
+
 _SIGNS = {"forward": "", "step": "", "backward": " ∂", "grad_x": " ∂x", "grad_w": " ∂w"}
 
 

@@ -38,7 +38,7 @@ _AVX2 = {  # PyTorch's operators, oneDNN, OpenBLAS and Numba, each by its own na
     "NUMBA_CPU_FEATURES": "+64bit,+cmov,+cx8,+fxsr,+mmx,+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+sahf,+avx,+avx2,+fma,+f16c,"
     "+bmi,+bmi2,+lzcnt,+movbe,+xsave,+xsaveopt",
 }
-_LABELS = ("operation", "network", "shape", "direction", "mode")  # of a row, whichever it has
+LABELS = ("operation", "network", "shape", "direction", "mode")  # of a row, whichever it has
 COUNTS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -65,7 +65,7 @@ class Request:
 def check(request: Request) -> None:
     """Everything that can be wrong with a request, in one sentence."""
     if request.benchmark not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {request.benchmark!r}: choose among {', '.join(BENCHMARKS)}.")
+        raise ValueError(f"there is no benchmark {request.benchmark!r}: choose among {', '.join(BENCHMARKS)}, gpu.")
     for count in request.threads:
         if not 1 <= count <= cores():
             raise ValueError(f"--threads {count} cannot be measured: this process may use {cores()} cores, so 1 to {cores()}.")
@@ -91,7 +91,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[Row
                 runs.append(message["run"])
             else:
                 rows.append({"threads": threads, **message["row"]})
-                progress(" ".join(str(message["row"][label]) for label in _LABELS if label in message["row"]))
+                progress(" ".join(str(message["row"][label]) for label in LABELS if label in message["row"]))
     if not rows:
         raise ValueError(f"no row of the benchmark {request.benchmark} holds the text {request.only!r}: leave --only out to see them all.")
     if request.benchmark in ("unet", "models"):

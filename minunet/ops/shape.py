@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minunet.arrays import array_module, sum_to_shape
+from minunet.arrays import array_module, is_array, sum_to_shape
 from minunet.autograd import Function
 from minunet.shapes import normalize_axis, sizes_text
 from minunet.tensor import Tensor, tensor_method
@@ -54,19 +54,49 @@ class Index(Function):
         return array_module(x).asarray(x[index])
 
     def backward(ctx, gy: Any) -> Any:
-        xp = array_module(gy)
-        gx = xp.zeros(ctx.shapes[0], dtype=gy.dtype)
+        xp, shape = array_module(gy), ctx.shapes[0]
         index, ctx.index = ctx.index, None  # an array on the GPU takes room
-        if _is_basic(index):
-            gx[index] = gy
-        else:
-            xp.add.at(gx, index, gy)
+        if not _is_basic(index):
+            taken = _axes_taken(index, len(shape))
+            rows, row = shape[:taken], math.prod(shape[taken:])
+            places = xp.arange(math.prod(rows)).reshape(rows)[index]
+            return _sums_by_place(gy.reshape(places.size, row), places.ravel(), math.prod(rows)).reshape(shape)
+        gx = xp.zeros(shape, dtype=gy.dtype)
+        gx[index] = gy
         return gx
+
+
+def _sums_by_place(values: Any, places: Any, size: int) -> Any:
+    """values (n, row), places (n,) → (size, row): at p the sum of the values whose place is p.
+
+    Sorted by place, those of one place lie side by side. Neighbours are added, then pairs of neighbours, then fours: the same order of
+    additions in every run and on every device, where atomic additions would come in any.
+    """
+    xp = array_module(values)
+    order = xp.argsort(places, kind="stable")
+    places, sums = places[order], values[order]
+    rank = xp.arange(len(places)) - xp.searchsorted(places, places)  # 0 for the first value of a place, 1 for the second …
+    far, most = 1, int(rank.max()) if len(rank) else 0
+    while far <= most:
+        takes = (rank[:-far] % (2 * far) == 0) & (places[:-far] == places[far:])
+        sums[:-far] += xp.where(takes[:, None], sums[far:], 0)
+        far *= 2
+    result = xp.zeros((size, values.shape[1]), dtype=values.dtype)
+    result[places[rank == 0]] = sums[rank == 0]
+    return result
 
 
 def _is_basic(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
     return all(p is None or p is Ellipsis or isinstance(p, slice | int) for p in parts)
+
+
+def _axes_taken(index: Any, rank: int) -> int:
+    """How many axes, from the first on, an index speaks of; those after them it takes whole."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(p is Ellipsis or isinstance(p, list) for p in parts):
+        return rank
+    return min(sum(p.ndim if is_array(p) and p.dtype.kind == "b" else p is not None for p in parts), rank)
 
 
 @tensor_method("__getitem__")

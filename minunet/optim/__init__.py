@@ -16,12 +16,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, device_of, is_array, to_device
+from minunet.arrays import array_module, axes_in_memory, device_of, is_array, to_device
 from minunet.kernels import Kernels
 from minunet.nn.module import Module
 from minunet.shapes import sizes_text
@@ -92,7 +91,9 @@ class Optimizer:
                 if p.grad is None:
                     continue
                 w, state = p.data, self.state.setdefault(p, {})
-                if _order(w) is None or not getattr(w.flags, "behaved", True):  # a window of a larger array; or NumPy will refuse it below
+                if axes_in_memory(w) is None or not getattr(
+                    w.flags, "behaved", True
+                ):  # a window of a larger array; or NumPy will refuse it below
                     w = w.copy(order="K")
                     copied.append((p.data, w))
                 options = self.options(state, group)  # before the state is made: its absence tells the first step
@@ -182,28 +183,17 @@ def _sign(group: dict[str, Any]) -> float:
 def _like(weight: Any, array: Any) -> Any:
     """The array in the weight's dtype and memory order: itself where it has them. Then an update need not know of axes."""
     same = array.shape == weight.shape and array.dtype == weight.dtype
-    return array if same and (array.strides == weight.strides or _order(array) == _order(weight)) else _copy_like(weight, array)
+    return (
+        array
+        if same and (array.strides == weight.strides or axes_in_memory(array) == axes_in_memory(weight))
+        else _copy_like(weight, array)
+    )
 
 
 def _copy_like(weight: Any, array: Any) -> Any:
     own = array_module(weight).empty_like(weight)
     own[...] = array
     return own
-
-
-def _order(array: Any) -> tuple[int, ...] | None:
-    """The axes from the fastest to the slowest in memory, or None where the numbers lie there with gaps."""
-    return _axes_by_stride(array.shape, array.strides, array.itemsize)
-
-
-@cache
-def _axes_by_stride(shape: tuple[int, ...], strides: tuple[int, ...], width: int) -> tuple[int, ...] | None:
-    axes = sorted((axis for axis, n in enumerate(shape) if n > 1), key=lambda axis: strides[axis])
-    for axis in axes:
-        if strides[axis] != width:
-            return None
-        width *= shape[axis]
-    return tuple(axes)
 
 
 class SGD(Optimizer):

@@ -1,26 +1,43 @@
-"""The update rules on the GPU: one launch for each parameter, which reads and writes its arrays once."""
+"""The update rules on the GPU: one launch for all parameters that share their options, which is all of them in most trainings.
+
+A UNet's parameters have from 16 numbers to 18 million. Each is cut into pieces, and a table tells each block which piece is its own.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
-from minunet.cuda import Source, blocks_for
-from minunet.volumes import memory_order
+import numpy as np
+
+from minunet.arrays import array_module
+from minunet.cuda import Source
 
 SOURCE = Source(__file__, "optim.cu")
 THREADS = 256
+PIECE = 8 * THREADS  # numbers of a block
 
 
 def _update(rule: str, names: str, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]) -> None:
     """Changes weights and slots in place. slots: for each part of the state the arrays of all parameters, None where not in use.
 
-    The arrays of a parameter lie in memory without gaps, in one order of the axes: transposed to that order they are one line.
+    The arrays of a parameter lie in memory without gaps, in one order of the axes: what is side by side in one is so in all.
     """
-    for w, g, *state, chosen in zip(weights, grads, *slots, options, strict=True):
-        arrays = [None if a is None else a.transpose(memory_order(a)) for a in (w, g, *state)]
-        numbers = dict(zip(names.split(), map(float, chosen), strict=True))
-        SOURCE.kernel(f"optim_{rule}", w.dtype)(blocks_for(w.size, THREADS), THREADS, *arrays, w.size, numbers)
+    together: dict[tuple[float, ...], list[tuple[Any, ...]]] = {}
+    for *arrays, chosen in zip(weights, grads, *slots, options, strict=True):
+        together.setdefault(tuple(map(float, chosen)), []).append(tuple(arrays))
+    for numbers, parameters in together.items():
+        lists = [list(arrays) for arrays in zip(*parameters, strict=True)]
+        pieces = _pieces(array_module(weights[0]), tuple(w.size for w in lists[0]))
+        told = dict(zip(names.split(), numbers, strict=True))
+        SOURCE.kernel(f"optim_{rule}", weights[0].dtype)(len(pieces), THREADS, *lists, pieces, told)
+
+
+@lru_cache(maxsize=128)  # a network asks for the same in every step, and the way to the GPU is long
+def _pieces(xp: Any, sizes: tuple[int, ...]) -> Any:
+    """(pieces, 3) on the GPU: of each piece the parameter, the first of its numbers and how many they are."""
+    rows = [(i, first, min(PIECE, size - first)) for i, size in enumerate(sizes) for first in range(0, size, PIECE)]
+    return xp.asarray(np.array(rows, np.int64).reshape(-1, 3))
 
 
 sgd = partial(_update, "sgd", "sign decay lr momentum gain nesterov")

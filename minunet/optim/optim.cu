@@ -1,9 +1,29 @@
-// The update rules of rules.py for one parameter: a thread has one number of it, reads weight, gradient and state once and writes them
-// once. The arrays of a parameter lie in memory in one order of the axes, so neighbouring threads have neighbours in all of them.
+// The update rules of rules.py for many parameters at once: a block has a piece of one of them, and its threads read each weight,
+// gradient and state once and write them once. The arrays of a parameter lie in memory in one order of the axes, so neighbouring
+// threads have neighbours in all of them.
 //
 // A part of the state that is not in use is a null pointer.
 
 #include "cuda.cuh"
+
+// What a block has of a parameter: `count` of its numbers, from `first` on.
+struct Piece {
+    long long parameter, first;
+    int count;
+};
+
+// pieces: for each block the parameter, the first of its numbers, and how many they are.
+__device__ inline Piece piece_of_block(const long long* pieces) {
+    const long long* const row = pieces + 3 * (long long)blockIdx.x;
+    return Piece{row[0], row[1], (int)row[2]};
+}
+
+// Where the piece begins in the parameter's array of a list; null where the list has none.
+template <class T>
+__device__ inline T* begin(T* const* arrays, const Piece& piece) {
+    T* const array = arrays[piece.parameter];
+    return array ? array + piece.first : nullptr;
+}
 
 // The gradient to follow: towards larger values where sign is −1, with the weight decay.
 __device__ inline REAL slope_of(REAL g, REAL w, REAL sign, REAL decay) {
@@ -24,52 +44,69 @@ struct RMSprop {
 
 // b ← μ·b + gain·g    w ← w − η·b, or w − η·(g + μ·b)
 extern "C" __global__ void optim_sgd(
-    REAL* __restrict__ w, const REAL* __restrict__ g, REAL* __restrict__ b, const long long count, const SGD o)
+    REAL* const* __restrict__ weights, const REAL* const* __restrict__ grads, REAL* const* __restrict__ velocities,
+    const long long* __restrict__ pieces, const SGD o)
 {
-    const long long i = thread_number();
-    if (i >= count) return;
-    REAL step = slope_of(g[i], w[i], o.sign, o.decay);
-    if (b) {
-        const REAL velocity = o.momentum * b[i] + o.gain * step;
-        b[i] = velocity;
-        step = o.nesterov != 0 ? step + o.momentum * velocity : velocity;
+    const Piece piece = piece_of_block(pieces);
+    REAL* const __restrict__ w = begin(weights, piece);
+    const REAL* const __restrict__ g = begin(grads, piece);
+    REAL* const __restrict__ b = begin(velocities, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        REAL step = slope_of(g[i], w[i], o.sign, o.decay);
+        if (b) {
+            const REAL velocity = o.momentum * b[i] + o.gain * step;
+            b[i] = velocity;
+            step = o.nesterov != 0 ? step + o.momentum * velocity : velocity;
+        }
+        w[i] -= o.lr * step;
     }
-    w[i] -= o.lr * step;
 }
 
 // m ← m + gain·(g − m)    v ← β₂·v + gain₂·g²    w ← shrink·w − rate·m/(√v + ε), with the largest v so far where it is kept
 extern "C" __global__ void optim_adam(
-    REAL* __restrict__ w, const REAL* __restrict__ g, REAL* __restrict__ m, REAL* __restrict__ v, REAL* __restrict__ largest,
-    const long long count, const Adam o)
+    REAL* const* __restrict__ weights, const REAL* const* __restrict__ grads, REAL* const* __restrict__ means,
+    REAL* const* __restrict__ squares, REAL* const* __restrict__ tops, const long long* __restrict__ pieces, const Adam o)
 {
-    const long long i = thread_number();
-    if (i >= count) return;
-    const REAL slope = slope_of(g[i], w[i], o.sign, o.decay);
-    const REAL mean = m[i] + o.gain * (slope - m[i]);
-    const REAL square = o.beta2 * v[i] + o.gain2 * slope * slope;
-    REAL top = square;
-    m[i] = mean;
-    v[i] = square;
-    if (largest) {
-        top = largest[i] >= square || largest[i] != largest[i] ? largest[i] : square;  // a NaN stays
-        largest[i] = top;
+    const Piece piece = piece_of_block(pieces);
+    REAL* const __restrict__ w = begin(weights, piece);
+    const REAL* const __restrict__ g = begin(grads, piece);
+    REAL* const __restrict__ m = begin(means, piece);
+    REAL* const __restrict__ v = begin(squares, piece);
+    REAL* const __restrict__ largest = begin(tops, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        const REAL slope = slope_of(g[i], w[i], o.sign, o.decay);
+        const REAL mean = m[i] + o.gain * (slope - m[i]);
+        const REAL square = o.beta2 * v[i] + o.gain2 * slope * slope;
+        REAL top = square;
+        m[i] = mean;
+        v[i] = square;
+        if (largest) {
+            top = largest[i] >= square || largest[i] != largest[i] ? largest[i] : square;  // a NaN stays
+            largest[i] = top;
+        }
+        w[i] = o.shrink * w[i] - o.rate * mean / (sqrt(top) + o.eps);
     }
-    w[i] = o.shrink * w[i] - o.rate * mean / (sqrt(top) + o.eps);
 }
 
 // s ← α·s + gain·g²    b ← μ·b + g/(√(s − a²) + ε)    w ← w − η·b, with a ← a + gain·(g − a) where it is kept
 extern "C" __global__ void optim_rmsprop(
-    REAL* __restrict__ w, const REAL* __restrict__ g, REAL* __restrict__ s, REAL* __restrict__ b, REAL* __restrict__ a,
-    const long long count, const RMSprop o)
+    REAL* const* __restrict__ weights, const REAL* const* __restrict__ grads, REAL* const* __restrict__ squares,
+    REAL* const* __restrict__ velocities, REAL* const* __restrict__ means, const long long* __restrict__ pieces, const RMSprop o)
 {
-    const long long i = thread_number();
-    if (i >= count) return;
-    const REAL slope = slope_of(g[i], w[i], o.sign, o.decay);
-    const REAL square = o.alpha * s[i] + o.gain * slope * slope;
-    s[i] = square;
-    REAL mean = 0;
-    if (a) a[i] = mean = a[i] + o.gain * (slope - a[i]);
-    REAL velocity = slope / (sqrt(square - mean * mean) + o.eps);
-    if (b) b[i] = velocity = o.momentum * b[i] + velocity;
-    w[i] -= o.lr * velocity;
+    const Piece piece = piece_of_block(pieces);
+    REAL* const __restrict__ w = begin(weights, piece);
+    const REAL* const __restrict__ g = begin(grads, piece);
+    REAL* const __restrict__ s = begin(squares, piece);
+    REAL* const __restrict__ b = begin(velocities, piece);
+    REAL* const __restrict__ a = begin(means, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        const REAL slope = slope_of(g[i], w[i], o.sign, o.decay);
+        const REAL square = o.alpha * s[i] + o.gain * slope * slope;
+        s[i] = square;
+        REAL mean = 0;
+        if (a) a[i] = mean = a[i] + o.gain * (slope - a[i]);
+        REAL velocity = slope / (sqrt(square - mean * mean) + o.eps);
+        if (b) b[i] = velocity = o.momentum * b[i] + velocity;
+        w[i] -= o.lr * velocity;
+    }
 }

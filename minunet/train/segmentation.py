@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minunet import checkpoint, data, losses
-from minunet.arrays import to_device
+from minunet.arrays import check_device, to_device
 from minunet.autograd import no_grad
 from minunet.inference.segmenter import Segmenter
 from minunet.inference.tiles import predict_tiles
@@ -192,6 +192,7 @@ def prepare(settings: Settings) -> Prepared:
 
 def train(settings: Settings, out: Path, *, resume: bool = False, display: Display | None = None) -> tuple[Run, str]:
     """Trains, or continues the run in `out`; writes checkpoints, logs and pictures there. Returns the run and why it ended."""
+    check_device(settings.device)  # before time is spent on the images
     prepared = prepare(settings)
     model, config = prepared.model, prepared.config
     trainer = Trainer(

@@ -208,15 +208,17 @@ inline int __ffs(int x) { return __builtin_ffs(x); }
 // ---- how runtime.cpp calls a kernel ----
 
 struct HostParameter {
-    int bytes, is_pointer, is_const, element_bytes;
+    int bytes, is_pointer, is_list, is_const, element_bytes;  // of a list of pointers the last two tell what those point to
 };
 
 namespace host {
 
 template <class T> HostParameter parameter() {
-    using Element = std::remove_pointer_t<T>;
-    if constexpr (std::is_pointer_v<T>) return {sizeof(T), 1, std::is_const_v<Element>, sizeof(Element)};
-    return {sizeof(T), 0, 0, 0};
+    constexpr bool is_list = std::is_pointer_v<std::remove_pointer_t<T>>;
+    using Pointer = std::conditional_t<is_list, std::remove_pointer_t<T>, T>;
+    using Element = std::remove_pointer_t<Pointer>;
+    if constexpr (std::is_pointer_v<T>) return {sizeof(T), 1, is_list, std::is_const_v<Element>, sizeof(Element)};
+    return {sizeof(T), 0, 0, 0, 0};
 }
 
 template <class... P> int about(void (*)(P...), HostParameter* out) {

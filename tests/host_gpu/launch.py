@@ -3,6 +3,8 @@
 Each run gives threads and blocks their turns in another order, and lays each array against memory that may not be touched: right
 before its end in one run, right after its start in another. What lies between the elements of a strided array, and in shared memory
 before a kernel writes there, differs from run to run, so that whoever reads it is seen. Then the results are copied back.
+
+A kernel may take a table of addresses. The arrays that begin there are arguments too, so a table must hold addresses of living arrays.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -38,6 +41,8 @@ RUNS = (
     Run("shuffled", 2, True, 0x81),  # −5·10⁻³⁸
 )
 
+ALIVE: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # every array on the GPU that is none
+
 _lock = threading.Lock()  # the runtime runs one launch at a time
 
 
@@ -62,7 +67,7 @@ class Report(ctypes.Structure):
 
 
 class Parameter(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int) for name in ("bytes", "is_pointer", "is_const", "element_bytes")]
+    _fields_ = [(name, ctypes.c_int) for name in ("bytes", "is_pointer", "is_list", "is_const", "element_bytes")]
 
 
 @dataclass
@@ -81,6 +86,11 @@ class Region:
     @property
     def writable(self) -> bool:
         return any(writable for _, _, writable in self.views)
+
+
+def _label(name: str, i: int) -> str:
+    """Of an array in a list."""
+    return f"{name}[{i}]"
 
 
 class RawModule:
@@ -109,6 +119,7 @@ class Function:
         described = (Parameter * (len(self.names) + 1))()
         assert getattr(module.library, f"about_{name}")(described) == len(self.names)
         self.parameters = list(described)[:-1]
+        self.lists = {name for name, p in zip(self.names, self.parameters, strict=True) if p.is_list}
         self.run = ctypes.cast(getattr(module.library, f"run_{name}"), ctypes.c_void_p)
         fixed_bytes = ctypes.c_size_t()
         module.library.host_fixed_shared.restype = ctypes.c_void_p
@@ -150,11 +161,11 @@ class Function:
                     raise KernelError(
                         f"kernel {self.name}: {name!r} is a pointer, the argument {type(value).__name__} is no array on the GPU."
                     )
-                if array is not None and array.itemsize != p.element_bytes:
-                    raise KernelError(f"kernel {self.name}: {name!r} points to {p.element_bytes} bytes, the array holds {array.dtype}.")
-                if array is not None:
-                    low, high = byte_bounds(array) if array.size else (array.ctypes.data,) * 2
-                    found.append(Region(low, high, [(name, array, not p.is_const)]))
+                if array is not None and p.is_list:
+                    found.append(self._region(name, array, ctypes.sizeof(ctypes.c_void_p), False))
+                    found += [self._region(label, a, p.element_bytes, not p.is_const) for label, a in self._listed(name, array)]
+                elif array is not None:
+                    found.append(self._region(name, array, p.element_bytes, not p.is_const))
             elif not isinstance(value, np.ndarray | np.generic) or value.size != 1 or value.nbytes != p.bytes:
                 raise KernelError(f"kernel {self.name}: {name!r} takes {p.bytes} bytes by value, got {value!r}.")
         merged: list[Region] = []
@@ -165,6 +176,27 @@ class Function:
             merged.append(region)
         return merged
 
+    def _region(self, name: str, array: np.ndarray, element_bytes: int, writable: bool) -> Region:
+        if array.itemsize != element_bytes:
+            raise KernelError(f"kernel {self.name}: {name!r} points to {element_bytes} bytes, the array holds {array.dtype}.")
+        low, high = byte_bounds(array) if array.size else (array.ctypes.data,) * 2
+        return Region(low, high, [(name, array, writable)])
+
+    def _listed(self, name: str, table: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The arrays whose addresses a table holds. Of several that begin at one address the largest: the others are views of it."""
+        largest: dict[int, np.ndarray] = {}
+        for array in (a._host for a in ALIVE.values()):
+            known = largest.get(array.ctypes.data)
+            if known is None or known.nbytes < array.nbytes:
+                largest[array.ctypes.data] = array
+        found = []
+        for i, address in enumerate(table.tolist()):
+            if address:
+                if address not in largest:
+                    raise KernelError(f"kernel {self.name}: {name}[{i}] is the address of no array that is alive.")
+                found.append((_label(name, i), largest[address]))
+        return found
+
     def _written(self, regions: list[Region]) -> list[str]:
         return [name for region in regions for name, _, writable in region.views if writable]
 
@@ -173,7 +205,7 @@ class Function:
     ) -> list[np.ndarray]:
         library = translate.runtime()
         copies: dict[str, np.ndarray] = {}
-        snapshots = []
+        places, snapshots = [], []
         try:
             for region in regions:
                 region.reserved = library.host_reserve(ctypes.c_size_t(region.bytes + 2 * GUARD))
@@ -186,12 +218,14 @@ class Function:
                 for name, array, _ in region.views:
                     offset = start + array.ctypes.data - region.low
                     copies[name] = np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
+                places.append((region, memory, start))
+            for region, memory, start in places:
                 for name, array, _ in region.views:
-                    copies[name][...] = array
+                    copies[name][...] = self._content(name, array, copies)
                 if region.writable:
                     snapshots.append((region, memory, memory.copy(), start))
                 else:
-                    library.host_open(base, ctypes.c_size_t(region.bytes), 0)
+                    library.host_open(ctypes.c_void_p(region.reserved + GUARD), ctypes.c_size_t(region.bytes), 0)
             self._launch(run, grid, block, args, copies, regions, shared)
             results = [np.ascontiguousarray(copies[name]).copy() for name in self._written(regions)]
             for region, memory, snapshot, start in snapshots:
@@ -202,6 +236,12 @@ class Function:
                 if region.reserved:
                     library.host_release(ctypes.c_void_p(region.reserved), ctypes.c_size_t(region.bytes + 2 * GUARD))
                     region.reserved = 0
+
+    def _content(self, name: str, array: np.ndarray, copies: dict[str, np.ndarray]) -> np.ndarray:
+        """What a copy of an argument holds: the same, but of a table of addresses those of the copies."""
+        if name not in self.lists:
+            return array
+        return np.array([copies[_label(name, i)].ctypes.data if address else 0 for i, address in enumerate(array.tolist())], array.dtype)
 
     def _start(self, run: Run, region: Region) -> int:
         """Where in the open memory the region begins: as near to its end, or to its start, as the alignment allows."""
@@ -289,5 +329,5 @@ class Function:
             at = tuple(map(int, np.unravel_index(differ[0], first.shape)))
             raise KernelError(
                 f"kernel {self.name}: {len(differ)} of {first.size} elements of {name!r} depend on the order of the threads or on memory "
-                f"that is not theirs: the one at {at} is {first[at]!r} with threads {RUNS[0].order}, {other[at]!r} {run.order}."
+                f"that is not theirs: the one at {at} is {first[at]!s} with threads {RUNS[0].order}, {other[at]!s} {run.order}."
             )

@@ -97,8 +97,13 @@ def _broadcast_to(rng: Rng) -> Iterator[Sample]:
 
 
 def _getitem(rng: Rng) -> Iterator[Sample]:
-    rows = np.array([[2, 0], [2, 2]])
-    for index in (1, (..., -1), (slice(None, None, 2), None, slice(3, 0, -1)), rows, (0, np.array([True, False, True]))):
+    rows, mask = np.array([[2, 0], [2, 2]]), rng.random((3, 3, 4)) < 0.5
+    indices = (
+        *(1, (..., -1), (slice(None, None, 2), None, slice(3, 0, -1))),
+        *(rows, (0, np.array([True, False, True])), mask, np.zeros((3, 3), bool), np.zeros(0, np.int64)),
+        (slice(1, None), np.array([0, -1, 2, -3, -1, 0, 0]), np.array([[-1], [3]])),  # many of one place, under two numbers
+    )
+    for index in indices:
         yield Sample((normal(rng, 3, 3, 4),), {"index": index}, torch=not _has_negative_step(index))
 
 

@@ -1,0 +1,370 @@
+"""`minunet bench gpu` without a GPU: that it measures what it says, on stand-ins, and what it says where there is none."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minunet import cli, nn
+from minunet.arrays import to_device
+from minunet.bench import measure, networks, ops, report
+from minunet.bench import on_gpu as gpu
+from minunet.bench.measure import Contestant, Effort
+from tests import host_gpu
+from tests.conftest import require
+
+ROOT = Path(__file__).parents[1]
+TOLD = {
+    "card": "Made-up GPU (TM) 80GB",
+    "compute_capability": "9.0",
+    "multiprocessors": 1,
+    "memory": 1,
+    "cache": 1 << 14,
+    "driver": "1.2.3",
+    "cuda": {"driver": 13000, "cupy": 13000, "torch": "13.0"},
+    "cupy": "14.2",
+    "torch": "2.13",
+    "cudnn": 1,
+    "triton": None,
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # PyTorch's
+
+
+@pytest.fixture
+def card() -> Iterator[gpu.Card]:
+    """None: minunet computes on the stand-in, PyTorch on the processor, and the clock hangs on the wall."""
+    with host_gpu.pretended():
+        yield gpu.Card(TOLD, TOLD["cache"], measure.wall, place="cpu")
+
+
+# the clock and the turns
+
+
+def test_the_clock_is_two_events_around_the_calls():
+    log: list[Any] = []
+
+    class Event:
+        def record(self) -> None:
+            log.append(("record", self))
+
+        def synchronize(self) -> None:
+            log.append(("synchronize", self))
+
+    elapsed = lambda start, end: log.append(("elapsed", start, end)) or 2500.0  # noqa: E731  milliseconds
+    clock = gpu._events(types.SimpleNamespace(cuda=types.SimpleNamespace(Event=Event, get_elapsed_time=elapsed)))
+    assert clock(lambda: log.append("run")) == 2.5
+    (_, start), run, (_, end), (_, waited), told = log
+    assert (log[0][0], run, log[2][0], log[3][0]) == ("record", "run", "record", "synchronize")
+    assert waited is end
+    assert told == ("elapsed", start, end)
+
+
+def test_contestants_are_timed_by_the_clock_that_is_given():
+    seconds = iter([1.0, 1.0, *[9.0, 2.0] * 3])  # warm-up, then of each turn a call that is not counted
+
+    def clock(run: Any) -> float:
+        run()
+        return next(seconds)
+
+    calls: list[Any] = []
+    assert measure.take_turns({"a": Contestant(calls.append)}, Effort(3, 0.0), clock) == {"a": [2.0] * 3}
+    assert len(calls) == 8
+    assert gpu.FULL.rounds >= 7
+
+
+# the cache
+
+
+@pytest.mark.parametrize(("bytes_read", "sets"), [(1, 4 * (1 << 14)), (1 << 14, 4), (10_000, 7), (1 << 20, 1), (0, 4 * (1 << 14))])
+def test_the_sets_of_inputs_are_four_times_the_cache(card, bytes_read, sets):
+    assert gpu.sets_for(card, bytes_read) == sets
+    assert gpu.sets_for(gpu.Card(TOLD, 0, measure.wall), bytes_read) == 1
+
+
+@pytest.mark.parametrize("direction", ["forward", "grad_x", "grad_w"])
+def test_inputs_rotate(direction):
+    """On both sides successive calls read the next set, and a backward has its own output gradient."""
+    torch, op = require("torch"), ops.conv((1, 4, 8, 8), 4, 3, padding=1)
+    sets = [[np.random.default_rng(i).standard_normal((1, 4, 8, 8), np.float32)] for i in range(3)]
+    seen: dict[str, list[Any]] = {"ours": [], "torch": []}
+
+    class Layer(nn.Conv2d):
+        def forward(self, x: Any) -> Any:
+            seen["ours"].append(x.data.ctypes.data)
+            return super().forward(x)
+
+    class Theirs(torch.nn.Conv2d):
+        def forward(self, x: Any) -> Any:
+            seen["torch"].append(x.data_ptr())
+            return super().forward(x)
+
+    op = ops.replace(op, ours=lambda _: Layer(4, 4, 3, padding=1), theirs=lambda _: Theirs(4, 4, 3, padding=1))
+    tensors = [[torch.from_numpy(a) for a in arrays] for arrays in sets]
+    for name, contestant in (
+        ("ours", ops.our_contestant(op, direction, sets)),
+        ("torch", ops.torch_contestant(op, direction, tensors, torch, last=True)),
+    ):
+        prepared = []
+        for _ in range(6):
+            prepared.append(contestant.prepare())
+            contestant.run(prepared[-1])
+        assert len(set(seen[name])) == 3
+        assert seen[name][:3] == seen[name][3:]
+        if direction != "forward":
+            assert len({id(p[-1]) for p in prepared}) == 3
+
+
+@pytest.mark.parametrize("make", [ops.our_adam, lambda base, sets: ops.torch_adam(base, require("torch"), None, sets=sets)])
+def test_the_weights_of_adam_rotate(make):
+    contestant = make(4, sets=2)
+    turns = [contestant.prepare() for _ in range(4)]
+    assert turns[0] is turns[2] is not turns[1]
+    contestant.run(turns[0])
+
+
+# precision
+
+
+def test_pytorch_is_told_the_precision_and_told_back():
+    torch = require("torch")
+    flags = lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark)  # noqa: E731
+    before = flags()
+    for precision, want in ((gpu.PRECISIONS["float32"], False), (gpu.Precision(gpu.nullcontext, tf32=True), True)):
+        with gpu._torch_settings(torch, precision):
+            assert flags() == (want, want, True)
+        assert flags() == before
+
+
+def test_an_autocast_is_around_pytorchs_forward(card):
+    torch, op = require("torch"), ops.conv((1, 4, 8, 8), 4, 3, padding=1)
+    half = gpu.Precision(gpu.nullcontext, autocast="bfloat16")
+    side = gpu._sides(op, "grad_w", card, torch, half)["torch channels-last"]
+    y, wanted, gy = side.prepare()
+    assert y.dtype == gy.dtype == torch.bfloat16
+    assert [g.dtype for g in side.run((y, wanted, gy))] == [torch.float32] * 2
+
+
+def test_ours_runs_within_its_precision():
+    log: list[str] = []
+
+    @gpu.contextmanager
+    def around() -> Iterator[None]:
+        log.append("in")
+        yield
+        log.append("out")
+
+    contestant = gpu._within(around, Contestant(lambda prepared: log.append(f"run {prepared}"), lambda: log.append("prepare") or 1))
+    contestant.run(contestant.prepare())
+    assert log == ["in", "prepare", "out", "in", "run 1", "out"]
+
+
+# what is measured
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_table_names_each_row_once(quick):
+    names = [(op.operation, op.shape) for op in gpu.table(quick)]
+    assert len(names) == len(set(names))
+    assert {"conv 3×3", "up-conv 2×2/2", "max pool", "bilinear up", "group norm + ReLU", "dropout", "Dice"} <= {name for name, _ in names}
+
+
+def test_limits_are_measured(card):
+    found = gpu.peaks(card, require("torch"), gpu.Precision(gpu.nullcontext, autocast="bfloat16"), quick=True)
+    assert set(found) == {"gbytes", "gflops"}
+    assert all(0.01 < value < 1e6 for value in found.values())
+
+
+def measured(card: gpu.Card, monkeypatch: Any, only: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One tiny network and what `only` names; the compiler fails."""
+    torch = require("torch")
+
+    def compiles(model: Any) -> Any:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", compiles)
+    monkeypatch.setattr(networks, "QUICK_UNETS", (networks.unet((1, 1, 8, 8), base_channels=2, depth=1),))
+    return gpu.measure(card, torch, True, only, lambda text: None)
+
+
+@pytest.mark.parametrize("only", ["max pool 1×32²", "cross-entropy", "Adam", "UNet, base 2"])
+def test_both_sides_are_measured(card, monkeypatch, only):
+    run, rows = measured(card, monkeypatch, only)
+    assert set(run["peaks"]) == {"float32"}
+    assert rows
+    for row in rows:
+        assert row["precision"] == "float32"
+        assert {"ours", "torch"} <= set(row["seconds"])
+        assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+        assert row["share"] == pytest.approx(
+            max(row["flops"] / run["peaks"]["float32"]["gflops"], row.get("bytes", 0) / run["peaks"]["float32"]["gbytes"])
+            / (1e9 * row["seconds"]["ours"])
+        )
+        assert row["gflops"] == pytest.approx(row["flops"] / row["seconds"]["ours"] / 1e9)
+    if "network" in rows[0]:
+        assert [row["mode"] for row in rows] == ["training", "prediction"]
+        assert rows[0]["rivals"] == {"torch.compile": {"failed": "OSError"}}
+    assert report.gpu_table(rows).row_count == len(rows)
+    assert "Made-up GPU" in report.gpu_heading(run)
+
+
+def test_no_row_is_told(card, monkeypatch):
+    with pytest.raises(ValueError, match="no row of the benchmark gpu holds the text 'no such row'"):
+        measured(card, monkeypatch, "no such row")
+
+
+def test_a_compiled_network_takes_part(card, monkeypatch):
+    torch = require("torch")
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    network = networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
+    rows = list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], (network,), gpu.QUICK, {"gflops": 1.0, "gbytes": 1.0}))
+    assert all("torch.compile" in row["seconds"] for row in rows)
+
+
+# the command, and what is written
+
+
+@pytest.fixture
+def bench(capfd, monkeypatch, tmp_path):
+    """Runs `minunet bench gpu …` with results in tmp_path/out; (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["bench", "gpu", *map(str, arguments), "--out", str(tmp_path / "out")])
+        return (ended.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("torch", "sentence"),
+    [
+        (None, "measures beside PyTorch on CUDA, and PyTorch is not installed: install it from https://pytorch.org."),
+        (
+            types.SimpleNamespace(__version__="2.13.0+cpu", cuda=types.SimpleNamespace(is_available=lambda: False)),
+            "and PyTorch 2.13.0+cpu finds no GPU: install it from",
+        ),
+    ],
+    ids=["absent", "without CUDA"],
+)
+def test_without_pytorch_on_cuda(bench, monkeypatch, tmp_path, torch, sentence):
+    monkeypatch.setattr(cli, "_reference", lambda name: torch)
+    with host_gpu.pretended():
+        code, out, err = bench()
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_gpu(bench, monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    code, out, err = bench("--quick")
+    assert (code, out) == (2, "")
+    assert err.startswith("minunet: device 'cuda' needs CuPy, which is not installed")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--threads", 1), ("--avx2",), ("--rivals",)])
+def test_options_of_the_processors_benchmarks(bench, option):
+    code, _, err = bench(*option)
+    assert code == 2
+    assert "belong to the processor's benchmarks" in err
+
+
+def result(path: Path) -> dict[str, Any]:
+    """A file of results, its fields checked."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert set(found) == {"date", "machine", "benchmark", "quick", "only", "runs", "rows"}
+    assert found["benchmark"] == "gpu"
+    (run,) = found["runs"]
+    assert set(run) == {*TOLD, "cudnn_benchmark", "peaks"}
+    assert gpu.Card(run, 0, measure.wall).file == path.stem
+    for row in found["rows"]:
+        assert ("operation" in row) != ("network" in row)
+        assert {"precision", "shape", "seconds", "against", "ratio", "flops", "gflops", "share"} <= set(row)
+        assert row["precision"] in run["peaks"]
+    return found
+
+
+def test_the_command_writes_a_file_for_the_card(bench, card, monkeypatch, tmp_path):
+    require("torch")
+    monkeypatch.setattr(gpu, "card", lambda torch: card)
+    code, out, err = bench("--quick", "--only", "max pool 1×32²")
+    assert code == 0, out + err
+    found = result(tmp_path / "out" / "gpu-made-up-gpu-tm-80gb.json")
+    assert found["quick"]
+    assert [row["direction"] for row in found["rows"]] == ["forward", "backward"]
+    assert "Made-up GPU (TM) 80GB, driver 1.2.3" in out
+    assert "max pool" in out
+
+
+def test_kept_results_are_whole():
+    for path in (ROOT / "benchmarks" / "results").glob("gpu-*.json"):
+        found = result(path)
+        assert not found["quick"], path
+        assert not found["only"], path
+
+
+def test_the_page_has_a_table_for_each_card(tmp_path):
+    filled = runpy.run_path(str(ROOT / "tools" / "benchmark_tables.py"))["filled"]
+    page = "<!-- table: gpu -->\n<!-- end -->"
+    assert "Not measured yet" in filled(page, tmp_path)
+    ratio = {"median": 1.25, "low": 1.0, "high": 1.5}
+    common = {"precision": "float32", "seconds": {"ours": 0.01, "torch": 0.0125}, "against": "torch", "ratio": ratio, "gflops": 2e4}
+    rows = [
+        common | {"network": "UNet, base 64", "shape": "8×1×512×512", "mode": "training", "flops": 2e11, "share": 0.5},
+        *(common | {"operation": "ReLU", "shape": s, "direction": "forward", "flops": 1, "share": 0.8} for s in ("a", "b")),
+    ]
+    for name in ("Card A", "Card B"):
+        run = {**TOLD, "card": name, "peaks": {"float32": {"gflops": 4e4, "gbytes": 3000.0}}}
+        path = tmp_path / f"{gpu.Card(run, 0, measure.wall).file}.json"
+        measure.write(path, {"benchmark": "gpu", "quick": False, "only": "", "runs": [run]}, rows)
+    text = filled(page, tmp_path)
+    assert text.index("**Card A**") < text.index("**Card B**")
+    assert "driver 1.2.3, CUDA 13.0 for CuPy 14.2, 13.0 for PyTorch 2.13" in text
+    assert "- float32: peak 40.0 TFLOP/s, 3000 GB/s" in text
+    assert "| UNet, base 64 | 8×1×512×512 | training | float32 | 10 ms | 12.5 ms (torch) | 1.25 | 20.0 |" in text
+    assert "| ReLU | forward | float32 | 2 | 1.25 – 1.25 | 80% – 80% |" in text
+
+
+def test_the_card_tells_what_it_is(monkeypatch):
+    """On fakes: that every name asked of CuPy and of PyTorch is put where it belongs."""
+    about = {"name": b"Card", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": 1 << 36, "l2CacheSize": 50 << 20}
+    runtime = types.SimpleNamespace(getDeviceProperties=lambda _: about, driverGetVersion=lambda: 13010, runtimeGetVersion=lambda: 13000)
+    cupy = types.SimpleNamespace(__version__="14.2", cuda=types.SimpleNamespace(runtime=runtime))
+    cudnn = types.SimpleNamespace(version=lambda: 91000)
+    torch = types.SimpleNamespace(
+        __version__="2.13.0+cu130",
+        cuda=types.SimpleNamespace(is_available=lambda: True),
+        version=types.SimpleNamespace(cuda="13.0"),
+        backends=types.SimpleNamespace(cudnn=cudnn),
+    )
+    monkeypatch.setattr(gpu, "cupy_module", lambda: cupy)
+    monkeypatch.setattr(gpu, "_driver", lambda: "580.1")
+    found = gpu.card(torch)
+    assert set(found.told) == set(TOLD)
+    assert (found.told["card"], found.told["driver"], found.cache, found.file, found.place) == (
+        "Card",
+        "580.1",
+        50 << 20,
+        "gpu-card",
+        "cuda",
+    )
+
+
+def test_ours_is_on_the_gpu(card):
+    op = ops.conv((1, 4, 8, 8), 4, 3, padding=1)
+    contestant = ops.our_contestant(op, "forward", [[to_device(np.ones((1, 4, 8, 8), np.float32), "cuda")]])
+    assert contestant.run(contestant.prepare()).device == "cuda"
