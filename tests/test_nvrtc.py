@@ -17,12 +17,19 @@ def _compiler():
     require("cupy_backends.cuda.libs.nvrtc")
 
 
-@pytest.mark.parametrize("generation", nvrtc.GENERATIONS, ids="sm_{}".format)
-@pytest.mark.parametrize("real", cuda.REALS)
-@pytest.mark.parametrize("path", nvrtc.sources(), ids=lambda path: path.name)
-def test_it_compiles(path: Path, real: str, generation: int):
+VARIANTS = [
+    pytest.param(path, real, precision, generation, id=f"{path.name}-{real if precision == 'float32' else precision}-sm_{generation}")
+    for path in nvrtc.sources()
+    for real, precision in nvrtc.variants(path)
+    for generation in nvrtc.GENERATIONS
+    if generation >= cuda.PRECISIONS[precision]
+]
+
+
+@pytest.mark.parametrize(("path", "real", "precision", "generation"), VARIANTS)
+def test_it_compiles(path: Path, real: str, precision: str, generation: int):
     """Without a warning, each kernel found by minunet/cuda.py too. One with `__launch_bounds__` is meant to be fast: it spills nothing."""
-    usages, warnings = nvrtc.compiled(path, generation, real)
+    usages, warnings = nvrtc.compiled(path, generation, real, precision)
     assert not warnings, "\n".join(warnings)
     assert {u.kernel for u in usages} == set(cuda.signatures(path, real))
     fast = set(re.findall(r"__launch_bounds__\s*\([^)]*\)\s*(\w+)", cuda.read(path)))
@@ -43,7 +50,7 @@ def test_errors_and_warnings_are_seen(tmp_path: Path, body: str, problem: type[E
     path = tmp_path / "f.cu"
     path.write_text(f'extern "C" __global__ void f(REAL* y) {{ {body} }}')
     with pytest.raises(problem, match=r"missing|INFINITY|never referenced"):
-        test_it_compiles(path, "float32", 90)
+        test_it_compiles(path, "float32", "float32", 90)
 
 
 def test_spills_are_seen(tmp_path: Path):
@@ -62,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(1024) f(REAL* y) {
     for (int i = 0; i < 200; i++) y[i * 1024 + threadIdx.x] = all[i];
 }""")
     with pytest.raises(AssertionError, match=r"f spills \d+ bytes"):
-        test_it_compiles(path, "float32", 80)
+        test_it_compiles(path, "float32", "float32", 80)
     usage = nvrtc.compiled(path, 80, "float32")[0][0]
     assert usage.spilled > 0
     assert usage.registers == 64
@@ -70,5 +77,15 @@ extern "C" __global__ void __launch_bounds__(1024) f(REAL* y) {
 
 def test_a_table_is_printed():
     lines = nvrtc.table().splitlines()
-    assert lines[0].split() == ["kernel", "real", "sm", "registers", "shared", "stack", "spilled"]
-    assert any(line.split()[:3] == ["conv_grad_b", "float32", "90"] for line in lines)
+    assert lines[0].split() == ["kernel", "real", "precision", "sm", "registers", "shared", "stack", "spilled"]
+    for words in (["conv_grad_b", "float32", "float32", "90"], ["tiled_forward_64", "float32", "bf16", "80"]):
+        assert any(line.split()[:4] == words for line in lines)
+
+
+def test_turing_has_neither_tf32_nor_bf16():
+    """It is refused by the compiler, and before that by minunet/cuda.py, in a sentence."""
+    path = next(path for path in nvrtc.sources() if cuda.has_tensor_cores(path))
+    for precision, first in cuda.PRECISIONS.items():
+        if first > 75:
+            with pytest.raises(RuntimeError, match=f"sm_75, float32, {precision}"):
+                nvrtc.compiled(path, 75, "float32", precision)

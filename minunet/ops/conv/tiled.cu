@@ -198,7 +198,7 @@ __device__ inline void image_product(const float* x, const Steps<5>& x_steps, co
     });
 }
 
-extern "C" __global__ void __launch_bounds__(128) tiled_forward_64(
+extern "C" __global__ void __launch_bounds__(128, 3) tiled_forward_64(
     const float* __restrict__ x, const Steps<5> x_steps,
     const float* __restrict__ w,
     const float* __restrict__ b, const Steps<1> b_steps,
@@ -372,7 +372,7 @@ __device__ inline void weight_product(const float* x, const Steps<5>& x_steps, c
     });
 }
 
-extern "C" __global__ void __launch_bounds__(128) tiled_grad_w_64(
+extern "C" __global__ void __launch_bounds__(128, 3) tiled_grad_w_64(
     const float* __restrict__ x, const Steps<5> x_steps,
     const float* __restrict__ gy, const Steps<5> gy_steps,
     const float* __restrict__ gate, const Steps<5> gate_steps,
