@@ -332,11 +332,11 @@ def _module(path: Path, real: str, precision: str) -> Any:
 
 
 def _check_generation(precision: str, capability: int) -> None:
-    if capability < PRECISIONS[precision]:
-        able = [name for name, first in PRECISIONS.items() if first <= capability]
+    first = PRECISIONS[precision]
+    if capability < first:
+        able = " or ".join(repr(name) for name, needed in PRECISIONS.items() if needed <= capability)
         raise RuntimeError(
-            f"precision {precision!r} needs a GPU of compute capability {PRECISIONS[precision] / 10} or later, this one has {capability / 10}. "
-            f"Use precision({' or '.join(map(repr, able))})."
+            f"precision {precision!r} needs a GPU of compute capability {first / 10} or later, this one has {capability / 10}. Use {able}."
         )
 
 

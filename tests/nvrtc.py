@@ -69,9 +69,9 @@ def _usage(kernel: str, told: str) -> Usage:
     return Usage(kernel, number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame"), spilled)
 
 
-def table() -> str:
+def table(paths: list[Path]) -> str:
     lines = [f"{'kernel':24} {'real':8} {'precision':9} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>7}"]
-    for path in sources():
+    for path in paths:
         for real, precision in variants(path):
             for generation in GENERATIONS:
                 if generation < cuda.PRECISIONS[precision]:
@@ -84,4 +84,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(sources()))

@@ -257,7 +257,7 @@ def test_doubles_and_groups_are_not_touched_by_it():
 def test_a_gpu_that_lacks_the_numbers(precision, needs, monkeypatch):
     monkeypatch.setattr(stand_in, "CAPABILITY", "75")
     x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 1, 4, 4), (1, 1, 3, 3)))
-    told = rf"precision '{precision}' needs a GPU of compute capability {needs} or later, this one has 7\.5\. Use .*'float32' or 'fp16'"
+    told = rf"precision '{precision}' needs a GPU of compute capability {needs} or later, this one has 7\.5\. Use 'float32' or 'fp16'"
     with cuda.precision(precision), pytest.raises(RuntimeError, match=told):
         F.conv2d(x, w)
     with cuda.precision("fp16"):
@@ -279,8 +279,8 @@ FAULTS = [
     pytest.param("float32", "tiled.cu", "if (gate) image[i] = ", "if (false) image[i] = ", AssertionError, id="no gate for ∂x"),
     pytest.param("float32", "tiled.cu", "return gate ? gated(v,", "return false ? gated(v,", AssertionError, id="no gate for ∂w"),
     pytest.param("float32", "tiled.cu", "(!BACK || (phase[axis] - far) % s == 0)", "true", AssertionError, id="taps of other phases"),
-    pytest.param("float32", "tiled.cu", "for (int part = 0; part < count", "for (int part = 1; part < count", AssertionError, id="a part lost"),
-    pytest.param("tf32", "tile.cuh", "tensor_step(of[i][j], x[i], y[j])", "tensor_step(of[i][j], x[j], y[i])", AssertionError, id="A with B"),
+    pytest.param("float32", "tiled.cu", "int part = 0", "int part = 1", AssertionError, id="a part lost"),
+    pytest.param("tf32", "tile.cuh", "x[i], y[j])", "x[j], y[i])", AssertionError, id="A with B"),
     pytest.param("tf32", "tile.cuh", "y[j][1] = *b.at(word + r + 4,", "y[j][1] = *b.at(word + r,", AssertionError, id="half of B twice"),
     pytest.param("tf32", "tile.cuh", "&of[i][j][2]", "&of[i][j][0]", AssertionError, id="the same sums twice"),
     pytest.param("bf16", "tile.cuh", "word < WORDS; word += 8", "word < WORDS - 8; word += 8", AssertionError, id="a step too few"),
