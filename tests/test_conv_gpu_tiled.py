@@ -15,7 +15,7 @@ from minunet import cuda
 from minunet import functional as F
 from minunet.arrays import channels_first, channels_last, to_device
 from minunet.ops.conv import Geometry, gpu, ref
-from tests import host_gpu
+from tests import host_gpu, test_docs
 from tests.host_gpu import KernelError, stand_in
 
 ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}  # at most, relative to the number
@@ -301,3 +301,11 @@ def test_a_fault_is_seen(precision, file, right, wrong, told, tmp_path: Path, mo
     arrays[4][:, :, ::2] *= -1  # a gate that is open and closed
     with pytest.raises(told), cuda.precision(precision):
         check_bounds(sums(last, arrays, geometry), arrays, geometry, precision)
+
+
+def test_excerpts_of_the_page_are_the_code():
+    """A block of C++ that begins with a file's name shows what stands there."""
+    shown = [text.partition("\n") for _, language, text in test_docs.blocks(test_docs.ROOT / "docs" / "cuda.md") if language == "cpp"]
+    assert len(shown) > 5
+    for name, _, excerpt in shown:
+        assert excerpt.rstrip() in (test_docs.ROOT / name.removeprefix("// ")).read_text(), name
