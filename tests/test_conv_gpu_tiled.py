@@ -59,7 +59,7 @@ def slice_of_wider(array: np.ndarray) -> Any:
 
 
 def sums(place: Callable[[np.ndarray], Any], arrays: list[np.ndarray], geometry: Geometry, kernels: Any = gpu) -> list[np.ndarray]:
-    """y with bias and ReLU, ∂x through a gate, the transposed convolution with bias and ReLU, ∂w and ∂b: with and without a gate."""
+    """y, ∂x through a gate, the transposed convolution with bias and ReLU, ∂w and ∂b: with and without a gate."""
     x, w, b, gy, gate, c = (place(a) if a.ndim > 1 else a if place is np.asarray else to_device(a, "cuda") for a in arrays)
     spatial, kernel = x.shape[2:], w.shape[2:]
     found = [
@@ -69,6 +69,7 @@ def sums(place: Callable[[np.ndarray], Any], arrays: list[np.ndarray], geometry:
         kernels.grad_x(gy, None, w, c, geometry, spatial, "relu", None),
         *kernels.grad_w(x, gy, gate, geometry, kernel, True),
         kernels.grad_w(x, gy, None, geometry, kernel, False)[0],
+        kernels.grad_b(gy, gate),
     ]
     return [to_device(a, "cpu") for a in found]
 
@@ -94,6 +95,7 @@ def magnitudes(arrays: list[np.ndarray], geometry: Geometry) -> list[np.ndarray]
         ref.grad_x(gy, None, w, c, geometry, spatial, None, None),
         *ref.grad_w(x, gy, gate, geometry, kernel, True),
         ref.grad_w(x, gy, None, geometry, kernel, False)[0],
+        ref.grad_b(gy, gate),
     ]
 
 
@@ -159,6 +161,22 @@ def test_a_result_is_written_where_it_is_wanted(kind):
     assert gpu.forward(x, w, None, geometry, None, room[:, 3:9]) is not None
     assert np.array_equal(room.get()[:, 3:9], gpu.forward(x, w, None, geometry, None, None).get())
     assert not room.get()[:, [0, 1, 2, 9, 10, 11, 12]].any()
+
+
+def test_weights_that_stand_at_no_multiple_of_sixteen_bytes():
+    memory = to_device(normal((1 + 9 * 8 * 4,)), "cuda")[1:]
+    backward, forward = (
+        memory.reshape(3, 3, 8, 4).transpose(3, 2, 0, 1),
+        memory.reshape(3, 3, 4, 8).transpose(2, 3, 0, 1),
+    )  # neither is copied
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    x, gy = normal((1, 8, 5, 5)), normal((1, 4, 5, 5))
+    y, gx = (
+        gpu.forward(last(x), forward, None, geometry, None, None),
+        gpu.grad_x(last(gy), None, backward, None, geometry, (5, 5), None, None),
+    )
+    np.testing.assert_allclose(y.get(), ref.forward(x, forward.get(), None, geometry, None, None), atol=1e-4)
+    np.testing.assert_allclose(gx.get(), ref.grad_x(gy, None, backward.get(), None, geometry, (5, 5), None, None), atol=1e-4)
 
 
 def test_the_parts_of_a_gradient_do_not_depend_on_the_gpu():

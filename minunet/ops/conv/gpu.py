@@ -9,14 +9,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minunet.arrays import array_module
 from minunet.cuda import Source, blocks_for
+from minunet.ops.conv import Geometry
 from minunet.volumes import empty_channels_last, three, volume
-
-if TYPE_CHECKING:
-    from minunet.ops.conv import Geometry
 
 SOURCE = Source(__file__, "conv.cu")
 THREADS = 256  # of a block, where a thread or a block has one result
@@ -59,7 +57,7 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tupl
     told, width = _told(geometry, gx.shape, gy.shape, w.shape[2:]), _width(channels)
     weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 1, 0))  # (kd, kh, kw, C, O)
     of_a_phase = gy.shape[0] * math.prod(blocks_for(n, s) for n, s in zip(spatial, geometry.stride, strict=True))
-    grid = blocks_for(of_a_phase, ROWS) * blocks_for(channels, width), math.prod(geometry.stride)
+    grid = blocks_for(of_a_phase, ROWS) * blocks_for(channels, width) * math.prod(geometry.stride)
     TILED.kernel(f"tiled_grad_x_{width}", gy.dtype)(grid, 2 * width, volume(gy), volume(gate), weights, b, volume(gx), told, relu)
     return gx
 
@@ -91,9 +89,11 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
 
 
 def grad_b(gy: Any, gate: Any) -> Any:
-    gb = array_module(gy).empty(gy.shape[1], dtype=gy.dtype)
     ones = (1,) * (gy.ndim - 2)
-    told = _struct(gy.shape, gy.shape, ones, ones, ones, ones, 1)
+    pixelwise = Geometry(ones, ((0, 0),) * len(ones), ones, 1)
+    if is_tiled(gy, pixelwise):
+        return grad_w(gy[:, :1], gy, gate, pixelwise, ones, True)[1]  # ∂b is the same whatever the image is
+    gb, told = array_module(gy).empty(gy.shape[1], dtype=gy.dtype), _told(pixelwise, gy.shape, gy.shape, ones)
     SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, volume(gy), volume(gate), gb, told)
     return gb
 
@@ -104,21 +104,16 @@ def _width(columns: int) -> int:
 
 
 def _told(geometry: Geometry, x: tuple[int, ...], y: tuple[int, ...], kernel: tuple[int, ...]) -> dict[str, Any]:
-    before = tuple(pair[0] for pair in geometry.padding)
-    return _struct(x, y, kernel, geometry.stride, before, geometry.dilation, geometry.groups)
-
-
-def _struct(x: Any, y: Any, kernel: Any, stride: Any, before: Any, dilation: Any, groups: int) -> dict[str, Any]:
     """`struct Geometry` of geometry.cuh, from the shapes of input and output. Absent axes have one element, and one tap."""
     return {
         "samples": x[0],
         "channels": x[1],
         "outputs": y[1],
-        "groups": groups,
+        "groups": geometry.groups,
         "in": three(x[2:]),
         "out": three(y[2:]),
         "kernel": three(kernel),
-        "stride": three(stride),
-        "before": three(before, 0),
-        "dilation": three(dilation),
+        "stride": three(geometry.stride),
+        "before": three(tuple(before for before, _ in geometry.padding), 0),
+        "dilation": three(geometry.dilation),
     }

@@ -13,10 +13,13 @@
 
 __device__ inline float4 zeros() { return make_float4(0, 0, 0, 0); }
 
-// Whether four channels, from a multiple of four on, can be read at once: they lie side by side, and 16 bytes stand at a multiple of 16.
+// Whether lines of numbers can be read four at once: they are full of fours, and 16 bytes stand at a multiple of 16.
+__device__ inline bool in_fours(const float* x, int length) { return length % 4 == 0 && reinterpret_cast<unsigned long long>(x) % 16 == 0; }
+
+// The same for the channels of an image: they lie side by side too.
 __device__ inline bool in_fours(const float* x, const Steps<5>& steps, int channels) {
     const long long others = steps.step[0] | steps.step[2] | steps.step[3] | steps.step[4];
-    return channels % 4 == 0 && steps.step[1] == 1 && others % 4 == 0 && reinterpret_cast<unsigned long long>(x) % 16 == 0;
+    return in_fours(x, channels) && steps.step[1] == 1 && others % 4 == 0;
 }
 
 // Four numbers, of which `left` are there.
@@ -102,7 +105,7 @@ struct ImageReader {
                            const float* w, const int4* places, int channels, int columns, int first_column)
         : pixels(pixels), x(x), gate(BACK ? gate : nullptr), w(w), x_steps(x_steps), gate_steps(gate_steps), places(places), channels(channels),
           columns(columns), first_column(first_column), x_at_once(in_fours(x, x_steps, channels)),
-          gate_at_once(in_fours(gate, gate_steps, channels)), w_at_once(channels % 4 == 0), line(threadIdx.x / 4), quarter(threadIdx.x % 4 * 4),
+          gate_at_once(in_fours(gate, gate_steps, channels)), w_at_once(in_fours(w, channels)), line(threadIdx.x / 4), quarter(threadIdx.x % 4 * 4),
           tap(-1), channel(channels) {}
 
     // On to the next slice; false after the last.
@@ -156,9 +159,9 @@ __device__ inline void image_product(const float* x, const Steps<5>& x_steps, co
                                      const float* b, const Steps<1>& b_steps, float* y, const Steps<5>& y_steps, const Geometry& g, bool relu) {
     __shared__ int4 places[ROWS];
     __shared__ long long results[ROWS];
-    const Pixels<BACK> pixels(g, blockIdx.y);
-    const int channels = BACK ? g.outputs : g.channels, columns = BACK ? g.channels : g.outputs, across = (columns + WIDTH - 1) / WIDTH;
-    const int tile = blockIdx.x, first_column = tile % across * WIDTH;  // tiles that share their pixels run at the same time
+    const int phases = BACK ? volume(g.stride) : 1, channels = BACK ? g.outputs : g.channels, columns = BACK ? g.channels : g.outputs;
+    const int tile = blockIdx.x / phases, across = (columns + WIDTH - 1) / WIDTH, first_column = tile % across * WIDTH;
+    const Pixels<BACK> pixels(g, blockIdx.x % phases);  // blocks that read the same pixels have neighbouring numbers
     const long long first = (long long)(tile / across) * ROWS, count = pixels.count();
     if (first >= count) return;
     for (int row = threadIdx.x; row < ROWS; row += 2 * WIDTH) {
