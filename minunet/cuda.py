@@ -73,7 +73,7 @@ _precision: ContextVar[str] = ContextVar("precision", default="float32")
 def precision(name: str) -> Iterator[None]:
     """Within the block, how convolutions on the GPU multiply float32 arrays.
 
-    | name | each factor is rounded to | relative error of a product, at most |
+    | name | each factor is rounded to | relative error of a product, about, at most |
     |---|---|---|
     | `"float32"` | nothing: the ordinary units multiply | 2⁻²⁴ |
     | `"tf32"` | 10 bits behind the point | 2⁻¹⁰ |

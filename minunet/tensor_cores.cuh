@@ -1,15 +1,15 @@
 // The tensor cores, and how numbers are rounded for them. minunet/cuda.py defines TF32, FP16 or BF16; without one there is nothing here.
 //
-// One step belongs to a warp: it multiplies 16 rows of A with 8 columns of B and adds to 16×8 sums of float32. Both are 8 words deep. A word
-// has 32 bits: one number in TF32, or two neighbours in FP16 or BF16, the earlier one in the lower half. So a step adds 8 or 16 products to each
-// sum. What lane l holds, with q = l / 4 and r = l % 4:
+// One step belongs to a warp: it multiplies 16 rows of A with 8 columns of B and adds to 16×8 sums of float32. Both are 8 words deep. A
+// word has 32 bits: one number in TF32, or two neighbours in FP16 or BF16, the earlier one in the lower half. So a step adds 8 or 16
+// products to each sum. What lane l holds, with q = l / 4 and r = l % 4:
 //
 //     a[0…3]     A at (row, word)    (q, r)    (q + 8, r)     (q, r + 4)    (q + 8, r + 4)
 //     b[0…1]     B at (word, column) (r, q)    (r + 4, q)
 //     sum[0…3]   at (row, column)    (q, 2r)   (q, 2r + 1)    (q + 8, 2r)   (q + 8, 2r + 1)
 //
-// Source: NVIDIA, PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16". Words in PTX are not C++: the same three functions in C++,
-// for a processor, stand in tests/host_gpu/device.h.
+// Source: NVIDIA, PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16". PTX is not C++: the same functions in C++, for a
+// processor, stand in tests/host_gpu/device.h.
 
 #if defined(TF32) || defined(FP16) || defined(BF16)
 #define TENSOR_CORES
@@ -47,7 +47,8 @@ __device__ inline unsigned word_of(float low, float high) {
 #if __CUDA_ARCH__ >= 800
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
 #else
-    asm("{ .reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high}; }" : "=r"(word) : "f"(low), "f"(high));
+    asm("{ .reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high}; }"
+        : "=r"(word) : "f"(low), "f"(high));
 #endif
     return word;
 }

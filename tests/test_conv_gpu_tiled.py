@@ -153,11 +153,13 @@ def test_results_lie_with_channels_last():
     assert w.grad.transpose(2, 3, 1, 0).flags.c_contiguous  # outputs last, as the weights of a layer
 
 
-@pytest.mark.parametrize("kind", ["other channels' memory", "channels first"])
+@pytest.mark.parametrize("kind", ["channels last", "channels first", "backwards"])
 def test_a_result_is_written_where_it_is_wanted(kind):
     x, w = last(normal((1, 8, 5, 5))), last(normal((6, 8, 3, 3)))
     geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
-    room = (last if kind.startswith("other") else first)(np.zeros((1, 13, 5, 5), np.float32))
+    room = (first if kind == "channels first" else last)(np.zeros((1, 13, 5, 5), np.float32))
+    if kind == "backwards":
+        room = room[:, :, ::-1]
     assert gpu.forward(x, w, None, geometry, None, room[:, 3:9]) is not None
     assert np.array_equal(room.get()[:, 3:9], gpu.forward(x, w, None, geometry, None, None).get())
     assert not room.get()[:, [0, 1, 2, 9, 10, 11, 12]].any()

@@ -225,7 +225,9 @@ inline unsigned half_of(float x) {
 }
 inline float from_half(unsigned half) {
     const int exponent = half >> 10 & 31, fraction = half & 1023;
-    const float size = exponent == 31 ? (fraction ? NAN : INFINITY) : exponent ? std::ldexp(1024.0f + fraction, exponent - 25) : fraction * 0x1p-24f;
+    float size = std::ldexp(1024.0f + fraction, exponent - 25);
+    if (exponent == 0) size = fraction * 0x1p-24f;
+    if (exponent == 31) size = fraction ? NAN : INFINITY;
     return half & 0x8000 ? -size : size;
 }
 
@@ -245,7 +247,8 @@ inline float add_product(float sum, unsigned a, unsigned b) {
 #if defined(TF32)
     return sum + host_bits<float>(a) * host_bits<float>(b);
 #elif defined(BF16)
-    return sum + host_bits<float>(a << 16) * host_bits<float>(b << 16) + host_bits<float>(a & 0xffff0000u) * host_bits<float>(b & 0xffff0000u);
+    sum += host_bits<float>(a << 16) * host_bits<float>(b << 16);
+    return sum + host_bits<float>(a >> 16 << 16) * host_bits<float>(b >> 16 << 16);
 #else
     return sum + from_half(a & 0xffff) * from_half(b & 0xffff) + from_half(a >> 16) * from_half(b >> 16);
 #endif

@@ -29,8 +29,8 @@ struct __align__(16) Words {
 
 // A slice of A or of B. Line `word` has that word of every row (column).
 //
-// Shared memory has 32 banks, and a warp is fast where its 32 words come from different ones. Eight words beside a line, and the exchange of
-// neighbouring eights in every fourth line, see to it for all ways in which panels are written and read here.
+// Shared memory has 32 banks, and a warp is fast where its 32 words come from different ones. Eight words beside a line, and an exchange
+// of neighbouring eights that changes every four lines, see to it for all ways in which panels are written and read here.
 template <int COLUMNS>
 struct __align__(16) Panel {
     Word words[WORDS][COLUMNS + 8];
@@ -152,7 +152,8 @@ struct Sums {
 
 #endif
 
-// Adds all slices that the reader has. Two pairs of panels take turns: while one is read, the other is filled, and one barrier a slice is enough.
+// Adds all slices that the reader has. Two pairs of panels take turns: while one is read the other is filled, and one barrier a slice is
+// enough.
 template <int WIDTH, class Reader>
 __device__ inline void add_slices(Reader& reader, Sums<WIDTH>& sums) {
     __shared__ Panel<ROWS> a[2];

@@ -1,10 +1,11 @@
 // Convolution as matrix products, a tile of 128×64 or 128×128 results by each block. conv.cu has the same sums one result at a time.
 //
-//   forward, grad_x   rows are pixels of the result, columns its channels; the sum runs over taps, and over the image's channels within a tap
+//   forward, grad_x   rows are pixels of the result, columns its channels; the sum runs over taps, and for each over the image's channels
 //   grad_w            rows are weights (tap, channel), columns the outputs; the sum runs over pixels
 //
-// The matrix of the image is never made: a reader finds its numbers where they lie ("implicit GEMM": Chetlur et al., cuDNN, arXiv:1410.0759).
-// What is beyond an edge of the image, or past the last row, column or term, is read as 0. Float32 in memory; PRECISION says what multiplies.
+// The matrix of the image is never made: a reader finds its numbers where they lie. This is "implicit GEMM": Chetlur et al., cuDNN,
+// arXiv:1410.0759. What is beyond an edge of the image, or past the last row, column or term, is read as 0. Arrays are float32;
+// precision() in minunet/cuda.py says what multiplies.
 
 #include "cuda.cuh"
 #include "geometry.cuh"
@@ -38,9 +39,9 @@ __device__ inline float4 gated(const float4& v, const float4& gate) {
 
 // Where the pixels of a block's rows stand, and what tap k adds to that.
 //
-// Forward, output pixel p meets image pixel s·p − before + d·k. Backward, pixel i meets output pixel (i + before − d·k)/s, if that is whole.
-// Whether it is depends only on k and on the phase, (i + before) mod s. So all pixels of a block have one phase, and taps that do not meet it
-// are left out. Both are place + shift(k), with
+// Forward, output pixel p meets image pixel s·p − before + d·k. Backward, pixel i meets output pixel (i + before − d·k)/s, if that is
+// whole. Whether it is depends only on k and on the phase, (i + before) mod s. So all pixels of a block have one phase, and taps that do
+// not meet it are left out. Both are place + shift(k), with
 //     forward     place = s·p − before                    shift = d·k
 //     backward    place = (i + before − phase)/s          shift = (phase − d·k)/s
 template <bool BACK>
@@ -101,12 +102,12 @@ struct ImageReader {
     const float *row[ROWS / LINES], *opening[ROWS / LINES];  // where this thread's pixels of the tap begin; null beyond the edge
     float4 image[ROWS / LINES], weights[WIDTH / LINES];
 
-    __device__ ImageReader(const Pixels<BACK>& pixels, const float* x, const Steps<5>& x_steps, const float* gate, const Steps<5>& gate_steps,
-                           const float* w, const int4* places, int channels, int columns, int first_column)
-        : pixels(pixels), x(x), gate(BACK ? gate : nullptr), w(w), x_steps(x_steps), gate_steps(gate_steps), places(places), channels(channels),
-          columns(columns), first_column(first_column), x_at_once(in_fours(x, x_steps, channels)),
-          gate_at_once(in_fours(gate, gate_steps, channels)), w_at_once(in_fours(w, channels)), line(threadIdx.x / 4), quarter(threadIdx.x % 4 * 4),
-          tap(-1), channel(channels) {}
+    __device__ ImageReader(const Pixels<BACK>& pixels, const float* x, const Steps<5>& x_steps, const float* gate,
+                           const Steps<5>& gate_steps, const float* w, const int4* places, int channels, int columns, int first_column)
+        : pixels(pixels), x(x), gate(BACK ? gate : nullptr), w(w), x_steps(x_steps), gate_steps(gate_steps), places(places),
+          channels(channels), columns(columns), first_column(first_column), x_at_once(in_fours(x, x_steps, channels)),
+          gate_at_once(in_fours(gate, gate_steps, channels)), w_at_once(in_fours(w, channels)), line(threadIdx.x / 4),
+          quarter(threadIdx.x % 4 * 4), tap(-1), channel(channels) {}
 
     // On to the next slice; false after the last.
     __device__ bool advance() {
@@ -155,8 +156,9 @@ struct ImageReader {
 
 // w: (taps, columns, channels), as the slices are read.
 template <int WIDTH, bool BACK>
-__device__ inline void image_product(const float* x, const Steps<5>& x_steps, const float* gate, const Steps<5>& gate_steps, const float* w,
-                                     const float* b, const Steps<1>& b_steps, float* y, const Steps<5>& y_steps, const Geometry& g, bool relu) {
+__device__ inline void image_product(const float* x, const Steps<5>& x_steps, const float* gate, const Steps<5>& gate_steps,
+                                     const float* w, const float* b, const Steps<1>& b_steps, float* y, const Steps<5>& y_steps,
+                                     const Geometry& g, bool relu) {
     __shared__ int4 places[ROWS];
     __shared__ long long results[ROWS];
     const int phases = BACK ? volume(g.stride) : 1, channels = BACK ? g.outputs : g.channels, columns = BACK ? g.channels : g.outputs;
@@ -168,7 +170,7 @@ __device__ inline void image_product(const float* x, const Steps<5>& x_steps, co
         int place[3];
         const bool is_there = first + row < count;
         places[row] = is_there ? pixels.find(first + row, place) : make_int4(0, 0, 0, -1);
-        results[row] = is_there ? y_steps(places[row].w, 0, place[0], place[1], place[2]) : -1;
+        if (is_there) results[row] = y_steps(places[row].w, 0, place[0], place[1], place[2]);
     }
     __syncthreads();
 
@@ -181,7 +183,7 @@ __device__ inline void image_product(const float* x, const Steps<5>& x_steps, co
     sums.each([&](int row, int column, const float* sum) {
         constexpr int RUN = Sums<WIDTH>::RUN;
         const int channel = first_column + column;
-        if (results[row] < 0 || channel >= columns) return;
+        if (places[row].w < 0 || channel >= columns) return;
         float out[RUN];
         #pragma unroll
         for (int i = 0; i < RUN; i++) {
@@ -263,7 +265,8 @@ struct WeightReader {
     float4 image[FOURS * SLICE / 2 / THREADS][2], gradient[2];  // of two pixels, which may share a word
 
     __device__ WeightReader(const Geometry& g, const float* x, const Steps<5>& x_steps, const float* gy, const Steps<5>& gy_steps,
-                            const float* gate, const Steps<5>& gate_steps, const int4* weights, int first_column, long long first, long long end)
+                            const float* gate, const Steps<5>& gate_steps, const int4* weights, int first_column, long long first,
+                            long long end)
         : g(g), x(x), gy(gy), gate(gate), x_steps(x_steps), gy_steps(gy_steps), gate_steps(gate_steps), weights(weights),
           first_column(first_column), x_at_once(in_fours(x, x_steps, g.channels)), gy_at_once(in_fours(gy, gy_steps, g.outputs)),
           gate_at_once(in_fours(gate, gate_steps, g.outputs)), slice(first - 1), end(end) {
@@ -349,14 +352,15 @@ __device__ inline void weight_product(const float* x, const Steps<5>& x_steps, c
                                       const Steps<5>& gate_steps, float* parts, const Geometry& g, int rows, int slices_of_a_part) {
     typedef WeightReader<WIDTH> Reader;
     __shared__ int4 weights[ROWS];
-    const int across = (g.outputs + WIDTH - 1) / WIDTH, tile = blockIdx.x, first_row = tile / across * ROWS, first_column = tile % across * WIDTH;
-    const int taps = volume(g.kernel);
+    const int tile = blockIdx.x, across = (g.outputs + WIDTH - 1) / WIDTH, taps = volume(g.kernel);
+    const int first_row = tile / across * ROWS, first_column = tile % across * WIDTH;
     for (int row = threadIdx.x; row < ROWS; row += 2 * WIDTH) {
         const int weight = first_row + row;
         int k[3];
         split(weight / g.channels, g.kernel, k);
+        for (int axis = 0; axis < 3; axis++) k[axis] = g.dilation[axis] * k[axis] - g.before[axis];
         const int channel = weight < taps * g.channels ? weight % g.channels : weight < rows ? Reader::BIAS : Reader::NOTHING;
-        weights[row] = make_int4(g.dilation[0] * k[0] - g.before[0], g.dilation[1] * k[1] - g.before[1], g.dilation[2] * k[2] - g.before[2], channel);
+        weights[row] = make_int4(k[0], k[1], k[2], channel);
     }
     __syncthreads();
 
@@ -394,7 +398,9 @@ extern "C" __global__ void __launch_bounds__(256) tiled_grad_w_128(
 }
 
 // sum[i] = Σ_part parts[part, i], the first part first: one thread for each sum.
-extern "C" __global__ void tiled_add_parts(const float* __restrict__ parts, float* __restrict__ sum, const int count, const long long size) {
+extern "C" __global__ void tiled_add_parts(
+    const float* __restrict__ parts, float* __restrict__ sum, const int count, const long long size)
+{
     const long long i = thread_number();
     if (i >= size) return;
     float total = 0;
