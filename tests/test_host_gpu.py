@@ -350,6 +350,7 @@ def test_a_shuffle_from_a_lane_that_takes_no_part(launch):
         ("y[1] = 5 / (y[0] - 9);", "divided by zero"),
         ("extern __shared__ int s[]; s[y[0] + 8] = 1; y[1] = s[0];", "memory that belongs to no argument"),
         ("y[1] = *(const int*)8;", "null pointer"),
+        ("reinterpret_cast<int2*>(y + 1)->x = 1;", "an address is not a multiple"),
     ],
 )
 def test_what_has_no_meaning(launch, body, message):
