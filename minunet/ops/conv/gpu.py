@@ -93,7 +93,8 @@ def grad_b(gy: Any, gate: Any) -> Any:
     pixelwise = Geometry(ones, ((0, 0),) * len(ones), ones, 1)
     if is_tiled(gy, pixelwise):
         return grad_w(gy[:, :1], gy, gate, pixelwise, ones, True)[1]  # ∂b is the same whatever the image is
-    gb, told = array_module(gy).empty(gy.shape[1], dtype=gy.dtype), _told(pixelwise, gy.shape, gy.shape, ones)
+    gb = array_module(gy).empty(gy.shape[1], dtype=gy.dtype)
+    told = _told(pixelwise, gy.shape, gy.shape, ones)
     SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, volume(gy), volume(gate), gb, told)
     return gb
 
