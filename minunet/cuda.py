@@ -16,12 +16,16 @@ are not noticed. So the signature is read from the source, and each argument is 
 A file is compiled when one of its kernels is first launched, once for each element type, which it calls REAL. CuPy keeps the result
 on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes. The table of addresses that a list
 becomes lies on the GPU, and stays there until one of its arrays lies elsewhere.
+
+Where a file has code for the tensor cores (it includes tensor_cores.cuh), `precision()` says how float32 numbers are multiplied.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +38,7 @@ from minunet.arrays import axes_in_memory, cupy_module, device_of
 Size = int | tuple[int, ...]  # along x, y and z; what is left out is 1
 
 REALS = {"float32": "float", "float64": "double"}
+PRECISIONS = {"float32": 0, "tf32": 80, "fp16": 75, "bf16": 80}  # and the first compute capability, times ten, whose GPUs have it
 OPTIONS = ("-std=c++17",)
 
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
@@ -63,6 +68,33 @@ _STRUCT = re.compile(r"^struct (\w+)\s*\{(.*?)\};", re.MULTILINE | re.DOTALL)
 _STEPS = re.compile(r"Steps<(\d)>")
 
 
+_precision: ContextVar[str] = ContextVar("precision", default="float32")
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Within the block, how convolutions on the GPU multiply float32 arrays.
+
+    | name | each factor is rounded to | relative error of a product, about, at most |
+    |---|---|---|
+    | `"float32"` | nothing: the ordinary units multiply | 2⁻²⁴ |
+    | `"tf32"` | 10 bits behind the point | 2⁻¹⁰ |
+    | `"fp16"` | 10 bits, and nothing above 65504 or below 6·10⁻⁸ | 2⁻¹⁰ |
+    | `"bf16"` | 7 bits | 2⁻⁷ |
+
+    All but the first use the tensor cores. Sums and arrays stay float32, so do the weights. What counts is the setting when a kernel is
+    launched: `backward()` outside the block multiplies in float32. Float64 arrays and grouped convolutions are not touched by it.
+    Raises ValueError for another name. A kernel raises RuntimeError on a GPU that lacks the numbers: Turing has fp16 alone.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}; got {name!r}.")
+    token = _precision.set(name)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
 def blocks_for(n: int, size: int) -> int:
     """How many blocks of `size` cover n threads."""
     return -(-n // size)
@@ -88,8 +120,8 @@ class Source:
         self.path = Path(file).with_name(name)
 
     def kernel(self, name: str, dtype: Any) -> Kernel:
-        """The kernel, compiled with `dtype` for REAL."""
-        return _kernel(self.path, name, np.dtype(dtype).name)
+        """The kernel, compiled with `dtype` for REAL, and for the precision that is set where it has tensor cores."""
+        return _kernel(self.path, name, np.dtype(dtype).name, _precision.get() if has_tensor_cores(self.path) else "float32")
 
 
 class Kernel:
@@ -243,6 +275,12 @@ def read(path: Path) -> str:
 
 
 @cache
+def has_tensor_cores(path: Path) -> bool:
+    """Whether a file has code for them."""
+    return '"tensor_cores.cuh"' in read(path)
+
+
+@cache
 def signatures(path: Path, real: str) -> dict[str, list[Parameter]]:
     """The parameters of each kernel of a file, read from its source. real: the name of REAL's dtype."""
     scalars = {**{name: np.dtype(kind) for name, kind in _SCALARS.items()}, "REAL": np.dtype(real)}
@@ -293,24 +331,41 @@ def _parameters(kernel: str, text: str, scalars: dict[str, np.dtype[Any]], struc
     return parameters
 
 
+def options(real: str, precision: str = "float32") -> tuple[str, ...]:
+    """What the compiler is told."""
+    return (*OPTIONS, f"-DREAL={REALS[real]}", *(() if precision == "float32" else (f"-D{precision.upper()}",)))
+
+
 @cache
-def _kernel(path: Path, name: str, real: str) -> Kernel:
+def _kernel(path: Path, name: str, real: str, precision: str) -> Kernel:
     known = signatures(path, real)
     if name not in known:
         raise AttributeError(f"{path.name} has no kernel {name!r}; it has {', '.join(known)}.")
     kernel = Kernel(name, known[name])
-    kernel.function = _module(path, real).get_function(name)
+    kernel.function = _module(path, real, precision).get_function(name)
     return kernel
 
 
 @cache
-def _module(path: Path, real: str) -> Any:
+def _module(path: Path, real: str, precision: str) -> Any:
     if real not in REALS:
         raise TypeError(f"{path.name}: kernels are compiled for {' and '.join(REALS)}, not for {real}.")
-    return cupy_module().RawModule(code=read(path), options=(*OPTIONS, f"-DREAL={REALS[real]}"))
+    cupy = cupy_module()
+    if PRECISIONS[precision]:
+        _check_generation(precision, int(cupy.cuda.Device().compute_capability))
+    return cupy.RawModule(code=read(path), options=options(real, precision))
+
+
+def _check_generation(precision: str, capability: int) -> None:
+    first = PRECISIONS[precision]
+    if capability < first:
+        able = " or ".join(repr(name) for name, needed in PRECISIONS.items() if needed <= capability)
+        raise RuntimeError(
+            f"precision {precision!r} needs a GPU of compute capability {first / 10} or later, this one has {capability / 10}. Use {able}."
+        )
 
 
 def forget() -> None:
     """Drops what was compiled and read."""
-    for kept in (read, signatures, _kernel, _module):
+    for kept in (read, has_tensor_cores, signatures, _kernel, _module):
         kept.cache_clear()

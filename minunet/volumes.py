@@ -27,6 +27,11 @@ def is_channels_last(array: Any) -> bool:
     return array.shape[1] > 1 and bool(between_pixels) and abs(array.strides[1]) < min(between_pixels)
 
 
+def empty_channels_last(like: Any, samples: int, channels: int, spatial: tuple[int, ...]) -> Any:
+    """An array (N, C, *spatial) of undefined content and of the dtype of `like`, channels last in memory."""
+    return channels_first(array_module(like).empty((samples, *spatial, channels), dtype=like.dtype))
+
+
 def empty(like: Any, spatial: tuple[int, ...], dtype: Any) -> Any:
     """An array (N, C, *spatial) of undefined content, in the order of `like` (N, C, …)."""
     samples, channels = like.shape[:2]

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minunet as mu
-from minunet import arrays, autograd, kernels
+from minunet import arrays, autograd, cuda, kernels
 from tests import host_gpu, running
 
 CI = os.environ.get("CI") == "true"
@@ -107,6 +107,7 @@ def seal() -> Iterator[None]:
         "which()": (kernels._record, None),
         "no_grad()": (autograd._grad_enabled, True),
         "debug()": (autograd._debugging, False),
+        "precision()": (cuda._precision, "float32"),
     }
     yield
     leaked = [name for name, (mode, normal) in modes.items() if mode.get() != normal]

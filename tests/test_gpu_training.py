@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import minunet as mu
+from minunet import cuda, models, optim
 from minunet import functional as F
-from minunet import models, optim
 from minunet.arrays import to_device
 from minunet.kernels import Kernels
 from tests import host_gpu
@@ -50,6 +50,17 @@ def test_unet_learns_what_the_definition_learns(options):
         assert np.abs(weights[name] - value).max() <= 1e-4, name
     assert {c.served_by for c in choices if c.kernel.startswith("conv.")} == {"gpu"}
     assert "cpu" not in {c.served_by for c in choices}
+
+
+def test_unet_learns_from_bfloat16_too():
+    """Each product is off by 2⁻⁷ of itself at most, their sums by less; the weights are kept in float32."""
+    with mu.use("ref"):
+        want, _ = trained("cpu")
+    with host_gpu.installed(), cuda.precision("bf16"):
+        got, _ = trained("cuda")
+    np.testing.assert_allclose(got, want, rtol=2.0**-7)
+    assert got != want
+    assert got[-1] < got[0]
 
 
 @pytest.mark.parametrize("folder", OPERATIONS, ids=lambda folder: folder.name)

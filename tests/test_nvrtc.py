@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +19,22 @@ def _compiler():
     require("cupy_backends.cuda.libs.nvrtc")
 
 
-@pytest.mark.parametrize("generation", nvrtc.GENERATIONS, ids="sm_{}".format)
-@pytest.mark.parametrize("real", cuda.REALS)
-@pytest.mark.parametrize("path", nvrtc.sources(), ids=lambda path: path.name)
-def test_it_compiles(path: Path, real: str, generation: int):
+def variants() -> Iterator[Any]:
+    """Each file for each generation. For the tensor cores the first generation that has a precision; the later ones are slow tests."""
+    for path in nvrtc.sources():
+        for real, precision in nvrtc.variants(path):
+            for generation in nvrtc.GENERATIONS:
+                first = cuda.PRECISIONS[precision]
+                if generation >= first:
+                    name = f"{path.name}-{real if precision == 'float32' else precision}-sm_{generation}"
+                    marks = [pytest.mark.slow] if first and generation > first else []
+                    yield pytest.param(path, real, precision, generation, id=name, marks=marks)
+
+
+@pytest.mark.parametrize(("path", "real", "precision", "generation"), list(variants()))
+def test_it_compiles(path: Path, real: str, precision: str, generation: int):
     """Without a warning, each kernel found by minunet/cuda.py too. One with `__launch_bounds__` is meant to be fast: it spills nothing."""
-    usages, warnings = nvrtc.compiled(path, generation, real)
+    usages, warnings = nvrtc.compiled(path, generation, real, precision)
     assert not warnings, "\n".join(warnings)
     assert {u.kernel for u in usages} == set(cuda.signatures(path, real))
     fast = set(re.findall(r"__launch_bounds__\s*\([^)]*\)\s*(\w+)", cuda.read(path)))
@@ -43,7 +55,7 @@ def test_errors_and_warnings_are_seen(tmp_path: Path, body: str, problem: type[E
     path = tmp_path / "f.cu"
     path.write_text(f'extern "C" __global__ void f(REAL* y) {{ {body} }}')
     with pytest.raises(problem, match=r"missing|INFINITY|never referenced"):
-        test_it_compiles(path, "float32", 90)
+        test_it_compiles(path, "float32", "float32", 90)
 
 
 def test_spills_are_seen(tmp_path: Path):
@@ -62,13 +74,22 @@ extern "C" __global__ void __launch_bounds__(1024) f(REAL* y) {
     for (int i = 0; i < 200; i++) y[i * 1024 + threadIdx.x] = all[i];
 }""")
     with pytest.raises(AssertionError, match=r"f spills \d+ bytes"):
-        test_it_compiles(path, "float32", 80)
+        test_it_compiles(path, "float32", "float32", 80)
     usage = nvrtc.compiled(path, 80, "float32")[0][0]
     assert usage.spilled > 0
     assert usage.registers == 64
 
 
 def test_a_table_is_printed():
-    lines = nvrtc.table().splitlines()
-    assert lines[0].split() == ["kernel", "real", "sm", "registers", "shared", "stack", "spilled"]
-    assert any(line.split()[:3] == ["conv_grad_b", "float32", "90"] for line in lines)
+    lines = nvrtc.table([path for path in nvrtc.sources() if path.name == "conv.cu"]).splitlines()
+    assert lines[0].split() == ["kernel", "real", "precision", "sm", "registers", "shared", "stack", "spilled"]
+    assert any(line.split()[:4] == ["conv_grad_b", "float32", "float32", "90"] for line in lines)
+
+
+def test_turing_has_neither_tf32_nor_bf16():
+    """It is refused by the compiler, and before that by minunet/cuda.py, in a sentence."""
+    path = next(path for path in nvrtc.sources() if cuda.has_tensor_cores(path))
+    for precision, first in cuda.PRECISIONS.items():
+        if first > 75:
+            with pytest.raises(RuntimeError, match=f"sm_75, float32, {precision}"):
+                nvrtc.compiled(path, 75, "float32", precision)

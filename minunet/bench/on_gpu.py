@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet import manual_seed
+from minunet import cuda, manual_seed
 from minunet.arrays import cupy_module, to_device
 from minunet.bench import networks, ops
 from minunet.bench.measure import FULL, QUICK, Clock, Contestant, Effort, compare, medians, take_turns
@@ -48,7 +48,12 @@ class Precision:
     autocast: str | None = None
 
 
-PRECISIONS = {"float32": Precision(nullcontext)}  # those that minunet has kernels for
+PRECISIONS = {
+    "float32": Precision(nullcontext),
+    "tf32": Precision(partial(cuda.precision, "tf32"), tf32=True),
+    "bf16": Precision(partial(cuda.precision, "bf16"), autocast="bfloat16"),
+    "fp16": Precision(partial(cuda.precision, "fp16"), autocast="float16"),
+}
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,9 @@ def measure(card: Card, torch: Any, quick: bool, only: str, progress: Callable[[
     effort = QUICK if quick else FULL
     rows: list[Row] = []
     limits = {}
-    for name, precision in PRECISIONS.items():
+    capability = round(10 * float(card.told["compute_capability"]))
+    able = {name: precision for name, precision in PRECISIONS.items() if cuda.PRECISIONS[name] <= capability}
+    for name, precision in able.items():
         with _torch_settings(torch, precision):
             limits[name] = peaks(card, torch, precision, quick)
             found = [

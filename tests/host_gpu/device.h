@@ -75,7 +75,7 @@ template <class T, class V, class W> T atomicCAS(T* p, V want, W v) { return hos
 // ---- waiting ----
 
 struct HostLane {
-    alignas(16) char bytes[16];
+    alignas(16) char bytes[32];
 };
 extern "C" void host_barrier(const char* file, int line);
 // Gives this lane's value and returns what all lanes of the mask gave, when they have. `took_part`: which lanes those are.
@@ -100,7 +100,7 @@ inline int lane() {
 }
 
 template <class T> T from_lane(const char* file, int line, unsigned mask, T value, int source) {
-    static_assert(sizeof(T) <= sizeof(HostLane), "a shuffle moves at most 16 bytes");
+    static_assert(sizeof(T) <= sizeof(HostLane), "more than a lane gives at once");
     unsigned took_part;
     const HostLane* all = host_exchange(mask, &value, sizeof(T), &took_part, file, line);
     if (!(took_part >> source & 1)) host_no_such_lane(source, file, line);
@@ -202,8 +202,81 @@ inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
 // ---- matrix units ----
-// nvcuda::wmma fragments, and half and bfloat16 with their conversions, belong here. A fragment can be held by the lanes as
-// CUDA holds it (each lane some of the elements), and multiplied through host_exchange.
+// What minunet/tensor_cores.cuh says in PTX. Products are exact, and added one after another in float32: NVIDIA leaves the order open.
+
+#if defined(TF32) || defined(FP16) || defined(BF16)
+
+namespace host {
+
+// The upper bits of x, `dropped` fewer, with the nearest value; halfway to the even one, or away from zero. Infinity and NaN stay.
+inline unsigned rounded(float x, int dropped, bool to_even) {
+    const unsigned bits = host_bits<unsigned>(x), half = 1u << (dropped - 1);
+    if (!std::isfinite(x)) return std::isnan(x) ? 0x7fffffffu >> dropped : bits >> dropped;
+    return (bits + (to_even ? half - 1 + (bits >> dropped & 1) : half)) >> dropped;
+}
+
+inline unsigned half_of(float x) {
+    const unsigned sign = host_bits<unsigned>(x) >> 16 & 0x8000;
+    const float size = std::fabs(x);
+    if (std::isnan(x)) return 0x7fff;
+    if (size >= 65520) return sign | 0x7c00;
+    if (size < 0x1p-14f) return sign | (unsigned)std::nearbyint(size * 0x1p24f);  // the nearest to even, as the processor rounds
+    return sign | (rounded(size, 13, true) - (112 << 10));  // the exponent counts from −15 instead of −127
+}
+inline float from_half(unsigned half) {
+    const int exponent = half >> 10 & 31, fraction = half & 1023;
+    float size = std::ldexp(1024.0f + fraction, exponent - 25);
+    if (exponent == 0) size = fraction * 0x1p-24f;
+    if (exponent == 31) size = fraction ? NAN : INFINITY;
+    return half & 0x8000 ? -size : size;
+}
+
+}  // namespace host
+
+#if defined(TF32)
+inline unsigned word_of(float x) { return host::rounded(x, 13, false) << 13; }
+#elif defined(BF16)
+inline unsigned word_of(float low, float high) { return host::rounded(low, 16, true) | host::rounded(high, 16, true) << 16; }
+#else
+inline unsigned word_of(float low, float high) { return host::half_of(low) | host::half_of(high) << 16; }
+#endif
+
+namespace host {
+
+inline float add_product(float sum, unsigned a, unsigned b) {
+#if defined(TF32)
+    return sum + host_bits<float>(a) * host_bits<float>(b);
+#elif defined(BF16)
+    sum += host_bits<float>(a << 16) * host_bits<float>(b << 16);
+    return sum + host_bits<float>(a >> 16 << 16) * host_bits<float>(b >> 16 << 16);
+#else
+    return sum + from_half(a & 0xffff) * from_half(b & 0xffff) + from_half(a >> 16) * from_half(b >> 16);
+#endif
+}
+
+struct Fragments {
+    unsigned a[4], b[2];
+};
+
+}  // namespace host
+
+inline void tensor_step(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    const host::Fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    static_assert(sizeof mine <= sizeof(HostLane), "more than a lane gives at once");
+    unsigned took_part;
+    const HostLane* all = host_exchange(0xffffffffu, &mine, sizeof mine, &took_part, __FILE__, __LINE__);
+    const int q = host::lane() / 4, r = host::lane() % 4;
+    for (int i = 0; i < 4; i++) {
+        const int row = q + i / 2 * 8, column = 2 * r + i % 2;
+        for (int word = 0; word < 8; word++) {
+            const auto& of_a = reinterpret_cast<const host::Fragments&>(all[row % 8 * 4 + word % 4]);
+            const auto& of_b = reinterpret_cast<const host::Fragments&>(all[column * 4 + word % 4]);
+            sum[i] = host::add_product(sum[i], of_a.a[row / 8 + word / 4 * 2], of_b.b[word / 4]);
+        }
+    }
+}
+
+#endif
 
 // ---- how runtime.cpp calls a kernel ----
 

@@ -254,6 +254,7 @@ FAULTS = [
         64,
     ),
     Fault("a null pointer", _one("y[1] = *(const int*)8;"), _numbers, "null pointer"),
+    Fault("an address that no wide load takes", _one("reinterpret_cast<int2*>(y + 1)->x = 1;"), _numbers, "an address is not a multiple"),
     Fault("an integer that overflows", _one("y[1] = 2147483647 + y[0];"), _numbers, "integer overflowed"),
     Fault("a division by zero", _one("y[1] = 5 / (y[0] - 9);"), _numbers, "divided by zero"),
     Fault(

@@ -232,6 +232,7 @@ class Function:
                 self._check_gaps(region, memory, snapshot, start, copies)
             return results
         finally:
+            copies.clear()  # pytest shows the arguments of whoever raised, and these arrays' memory goes
             for region in regions:
                 if region.reserved:
                     library.host_release(ctypes.c_void_p(region.reserved), ctypes.c_size_t(region.bytes + 2 * GUARD))
@@ -284,7 +285,8 @@ class Function:
         )
         return {
             1: f"{where} {self._touched(report.address, regions, copies)}.",
-            2: f"{where}: an index lies outside its array, an integer overflowed or was divided by zero.",
+            2: f"{where}: an index lies outside its array, an integer overflowed or was divided by zero, or an address is not a multiple "
+            "of the size of what is read or written there.",
             3: f"{where}: an integer is divided by zero.",
             4: f"{where}: no end after {SECONDS} seconds.",
             5: f"{where} waits at the barrier {line}, which not all threads of the block reach: {other}.",

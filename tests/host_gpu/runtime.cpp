@@ -30,7 +30,7 @@ struct Place {
     Three thread, block, threads, blocks;
 };
 struct Lane {
-    alignas(16) char bytes[16];
+    alignas(16) char bytes[32];
 };
 
 // ---- fibers ----

@@ -16,8 +16,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
-# an index out of an array in shared memory or in a thread's own, and arithmetic without a meaning, end the launch
-CHECKS = ("-fsanitize=bounds-strict,signed-integer-overflow,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error")
+# an index out of an array in shared memory or in a thread's own, arithmetic without a meaning, and an address that is no multiple of what
+# is read there, end the launch
+CHECKS = ("-fsanitize=bounds-strict,alignment,signed-integer-overflow,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error")
 GLOBAL = ("-O2",)  # for the library whose functions the others find by name
 
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\[\];")

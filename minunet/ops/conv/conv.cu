@@ -3,12 +3,8 @@
 // Arrays are volumes (N, C, D, H, W) with any steps between elements. Nothing is added into memory, so two runs are bit-identical.
 
 #include "cuda.cuh"
+#include "geometry.cuh"
 #include "volumes.cuh"
-
-struct Geometry {
-    int samples, channels, outputs, groups;                    // N, C, O, g
-    int in[3], out[3], kernel[3], stride[3], before[3], dilation[3];  // along D, H, W
-};
 
 // `inside` read backwards: p, the window whose tap k meets element i; false where there is none.
 __device__ inline bool window(const Geometry& g, const int* i, const int* k, int* p) {

@@ -1,0 +1,77 @@
+// The tensor cores, and how numbers are rounded for them. minunet/cuda.py defines TF32, FP16 or BF16; without one there is nothing here.
+//
+// One step belongs to a warp: it multiplies 16 rows of A with 8 columns of B and adds to 16×8 sums of float32. Both are 8 words deep. A
+// word has 32 bits: one number in TF32, or two neighbours in FP16 or BF16, the earlier one in the lower half. So a step adds 8 or 16
+// products to each sum. What lane l holds, with q = l / 4 and r = l % 4:
+//
+//     a[0…3]     A at (row, word)    (q, r)    (q + 8, r)     (q, r + 4)    (q + 8, r + 4)
+//     b[0…1]     B at (word, column) (r, q)    (r + 4, q)
+//     sum[0…3]   at (row, column)    (q, 2r)   (q, 2r + 1)    (q + 8, 2r)   (q + 8, 2r + 1)
+//
+// Source: NVIDIA, PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16". PTX is not C++: the same functions in C++, for a
+// processor, stand in tests/host_gpu/device.h.
+
+#if defined(TF32) || defined(FP16) || defined(BF16)
+#define TENSOR_CORES
+#endif
+
+#ifdef __CUDACC__
+
+#if defined(TF32)
+
+// 10 bits of the 23 behind the point remain; a number halfway between two goes away from zero.
+__device__ inline unsigned word_of(float x) {
+    unsigned word;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(x));
+    return word;
+}
+
+#define STEP "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
+
+#elif defined(BF16)
+
+// 7 bits remain, the exponent is that of float32; halfway goes to the even one.
+__device__ inline unsigned word_of(float low, float high) {
+    unsigned word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+}
+
+#define STEP "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+
+#elif defined(FP16)
+
+// 10 bits remain, and the exponent is small: beyond 65504 is infinity. Halfway goes to the even one.
+__device__ inline unsigned word_of(float low, float high) {
+    unsigned word;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+#else
+    asm("{ .reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high}; }"
+        : "=r"(word) : "f"(low), "f"(high));
+#endif
+    return word;
+}
+
+#define STEP "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
+
+#endif
+
+#ifdef TENSOR_CORES
+
+// sum += A·B, by all lanes of a warp together.
+__device__ inline void tensor_step(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+    asm(STEP " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else  // Turing's step is half as deep
+    for (int half = 0; half < 2; half++)
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+            : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+            : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+#endif
+}
+
+#endif
+#endif

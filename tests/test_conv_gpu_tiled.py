@@ -1,0 +1,331 @@
+"""The tiled kernels of convolution, run on the processor: against the definition, in every precision, and with planted faults."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minunet as mu
+from minunet import cuda
+from minunet import functional as F
+from minunet.arrays import channels_first, channels_last, to_device
+from minunet.ops.conv import Geometry, gpu, ref
+from tests import host_gpu, test_docs
+from tests.host_gpu import KernelError, stand_in
+
+ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}  # at most, relative to the number
+
+# x, weight, stride, padding, dilation
+CASES = [
+    pytest.param((2, 17, 9, 7), (33, 17, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), id="tails everywhere"),
+    pytest.param((1, 64, 6, 19), (64, 64, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), id="four channels at once"),
+    pytest.param((1, 3, 13, 11), (65, 3, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), id="stride, and the wider tile"),
+    pytest.param((1, 1, 12, 14), (4, 1, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), id="one channel"),
+    pytest.param((1, 20, 11, 12), (8, 20, 3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2), id="dilation"),
+    pytest.param((1, 33, 12, 13), (2, 33, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), id="1×1"),
+    pytest.param((2, 12, 8, 10), (64, 12, 2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), id="2×2 with stride 2"),
+    pytest.param((1, 4, 10, 9), (6, 4, 3, 2), (2, 3), ((0, 2), (1, -1)), (2, 1), id="everything uneven"),
+    pytest.param((1, 9, 5, 4, 6), (17, 9, 3, 3, 3), (1, 1, 1), ((1, 1), (1, 1), (1, 1)), (1, 1, 1), id="volume"),
+    pytest.param((1, 8, 5, 6, 7), (8, 8, 2, 1, 3), (2, 1, 2), ((0, 1), (0, 0), (2, 1)), (1, 1, 2), id="volume, everything uneven"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _gpu():
+    with host_gpu.installed():
+        yield
+
+
+def last(array: np.ndarray) -> Any:
+    """On the GPU, channels last in memory."""
+    return to_device(channels_first(channels_last(array)), "cuda")
+
+
+def first(array: np.ndarray) -> Any:
+    """On the GPU, channels first in memory."""
+    return to_device(np.ascontiguousarray(array), "cuda")
+
+
+def slice_of_wider(array: np.ndarray) -> Any:
+    """On the GPU, channels last, some of the channels of a wider array, where sixteen bytes do not begin at a multiple of sixteen."""
+    wider = np.zeros((array.shape[0], array.shape[1] + 5, *array.shape[2:]), array.dtype)
+    wider[:, 1:-4] = array
+    return last(wider)[:, 1:-4]
+
+
+def sums(place: Callable[[np.ndarray], Any], arrays: list[np.ndarray], geometry: Geometry, kernels: Any = gpu) -> list[np.ndarray]:
+    """y, ∂x through a gate, the transposed convolution with bias and ReLU, ∂w and ∂b: with and without a gate."""
+    x, w, b, gy, gate, c = (place(a) if a.ndim > 1 else a if place is np.asarray else to_device(a, "cuda") for a in arrays)
+    spatial, kernel = x.shape[2:], w.shape[2:]
+    found = [
+        kernels.forward(x, w, b, geometry, "relu", None),
+        kernels.forward(x, w, None, geometry, None, None),
+        kernels.grad_x(gy, gate, w, None, geometry, spatial, None, None),
+        kernels.grad_x(gy, None, w, c, geometry, spatial, "relu", None),
+        *kernels.grad_w(x, gy, gate, geometry, kernel, True),
+        kernels.grad_w(x, gy, None, geometry, kernel, False)[0],
+        kernels.grad_b(gy, gate),
+    ]
+    return [to_device(a, "cpu") for a in found]
+
+
+def draw(shape: Any, weight: Any, geometry: Geometry, number: Callable[[tuple[int, ...]], np.ndarray]) -> list[np.ndarray]:
+    y = (shape[0], weight[0], *geometry.outputs(shape[2:], weight[2:]))
+    return [number(size) for size in (shape, weight, weight[:1], y, y, shape[1:2])]
+
+
+def normal(size: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(sum(size)).standard_normal(size).astype(np.float32)
+
+
+def magnitudes(arrays: list[np.ndarray], geometry: Geometry) -> list[np.ndarray]:
+    """For each of `sums` the sum of the sizes of its products, without ReLU: what rounding errors are measured against."""
+    x, w, b, gy, gate, c = (np.abs(a).astype(np.float64) for a in arrays)
+    gate = arrays[4]
+    spatial, kernel = x.shape[2:], w.shape[2:]
+    return [
+        ref.forward(x, w, b, geometry, None, None),
+        ref.forward(x, w, None, geometry, None, None),
+        ref.grad_x(gy, gate, w, None, geometry, spatial, None, None),
+        ref.grad_x(gy, None, w, c, geometry, spatial, None, None),
+        *ref.grad_w(x, gy, gate, geometry, kernel, True),
+        ref.grad_w(x, gy, None, geometry, kernel, False)[0],
+        ref.grad_b(gy, gate),
+    ]
+
+
+def check_bounds(got: list[np.ndarray], arrays: list[np.ndarray], geometry: Geometry, precision: str) -> None:
+    """|got − exact| ≤ ((1 + u)² − 1 + (n + 1)·2⁻²⁴)·Σ|a·b|, where u is the rounding of a factor and n the number of products.
+
+    A sum of n numbers in float32, in any order, is off by at most n·2⁻²⁴ of the sum of their sizes (to first order; Higham 2002, ch. 4).
+    FP16 also has a smallest number: a factor may be off by 2⁻²⁵, which in a product meets another factor.
+    """
+    exact = sums(np.asarray, [a.astype(np.float64) for a in arrays], geometry, ref)
+    terms = max(a.size for a in arrays)  # more than any sum here has
+    u = ROUNDING[precision]
+    limit = (1 + u) ** 2 - 1 + 1.01 * (terms + 1) * 2.0**-24
+    tiny = 2.0**-25 * terms * max(float(np.abs(a).max()) for a in arrays) if precision == "fp16" else 0.0
+    for i, (found, want, size) in enumerate(zip(got, exact, magnitudes(arrays, geometry), strict=True)):
+        assert found.shape == want.shape
+        assert found.dtype == np.float32
+        assert (np.abs(found - want) <= limit * size + tiny).all(), f"result {i} of {precision}"
+
+
+# values
+
+
+@pytest.mark.parametrize("place", [last, first, slice_of_wider])
+@pytest.mark.parametrize(("shape", "weight", "stride", "padding", "dilation"), CASES)
+def test_tiles_equal_the_definition(shape, weight, stride, padding, dilation, place):
+    geometry = Geometry(stride, padding, dilation, 1)
+    arrays = draw(shape, weight, geometry, normal)
+    check_bounds(sums(place, arrays, geometry), arrays, geometry, "float32")
+
+
+def test_tiles_equal_the_readable_kernels(monkeypatch):
+    geometry = Geometry((2, 1), ((1, 1), (0, 2)), (1, 2), 1)
+    arrays = draw((1, 5, 9, 8), (7, 5, 3, 3), geometry, normal)
+    tiled = sums(last, arrays, geometry)
+    monkeypatch.setattr(gpu, "is_tiled", lambda array, geometry: False)
+    for fast, readable in zip(tiled, sums(last, arrays, geometry), strict=True):
+        np.testing.assert_allclose(fast, readable, rtol=1e-5, atol=1e-5)
+
+
+def test_what_goes_to_tiles():
+    one, two = (Geometry((1,), ((0, 0),), (1,), groups) for groups in (1, 2))
+    x = np.ones((1, 2, 3), np.float32)
+    assert gpu.is_tiled(x, one)
+    assert not gpu.is_tiled(x, two)
+    assert not gpu.is_tiled(x.astype(np.float64), one)
+
+
+def test_results_lie_with_channels_last():
+    x, w = (mu.tensor(normal(shape), device="cuda", requires_grad=True) for shape in ((2, 3, 5, 6), (4, 3, 3, 3)))
+    y = F.conv2d(x, w)
+    y.backward(y.data)
+    for array in (y.data, x.grad):
+        assert array.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert w.grad.transpose(2, 3, 1, 0).flags.c_contiguous  # outputs last, as the weights of a layer
+
+
+@pytest.mark.parametrize("kind", ["channels last", "channels first", "backwards"])
+def test_a_result_is_written_where_it_is_wanted(kind):
+    x, w = last(normal((1, 8, 5, 5))), last(normal((6, 8, 3, 3)))
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    room = (first if kind == "channels first" else last)(np.zeros((1, 13, 5, 5), np.float32))
+    if kind == "backwards":
+        room = room[:, :, ::-1]
+    assert gpu.forward(x, w, None, geometry, None, room[:, 3:9]) is not None
+    assert np.array_equal(room.get()[:, 3:9], gpu.forward(x, w, None, geometry, None, None).get())
+    assert not room.get()[:, [0, 1, 2, 9, 10, 11, 12]].any()
+
+
+def test_weights_that_stand_at_no_multiple_of_sixteen_bytes():
+    memory = to_device(normal((1 + 9 * 8 * 4,)), "cuda")[1:]
+    backward, forward = (
+        memory.reshape(3, 3, 8, 4).transpose(3, 2, 0, 1),
+        memory.reshape(3, 3, 4, 8).transpose(2, 3, 0, 1),
+    )  # neither is copied
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    x, gy = normal((1, 8, 5, 5)), normal((1, 4, 5, 5))
+    y, gx = (
+        gpu.forward(last(x), forward, None, geometry, None, None),
+        gpu.grad_x(last(gy), None, backward, None, geometry, (5, 5), None, None),
+    )
+    np.testing.assert_allclose(y.get(), ref.forward(x, forward.get(), None, geometry, None, None), atol=1e-4)
+    np.testing.assert_allclose(gx.get(), ref.grad_x(gy, None, backward.get(), None, geometry, (5, 5), None, None), atol=1e-4)
+
+
+def test_the_parts_of_a_gradient_do_not_depend_on_the_gpu():
+    """Each part is summed by one block, and the parts in order. How many there are is told by the sizes alone."""
+    geometry = Geometry((1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+    x, gy = normal((1, 1, 600, 3)), normal((1, 1, 600, 3))
+    gw, gb = gpu.grad_w(last(x), last(gy), None, geometry, (1, 1), True)  # 600 lines, of which a block takes two
+    np.testing.assert_allclose(gw.get(), (x * gy).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gb.get(), [gy.sum()], rtol=1e-5, atol=1e-5)
+
+
+# precisions
+
+
+def rounded(x: np.ndarray, precision: str) -> np.ndarray:
+    """x as the tensor cores read it."""
+    if precision == "fp16":
+        return x.astype(np.float16).astype(np.float32)
+    bits = x.view(np.uint32)
+    if precision == "tf32":  # halfway goes away from zero
+        return ((bits + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+GEOMETRY = Geometry((1, 2), ((1, 1), (1, 0)), (1, 1), 1)
+SIZES = (1, 19, 5, 11), (67, 19, 3, 2)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_errors_are_those_of_the_format(precision):
+    arrays = draw(*SIZES, GEOMETRY, normal)
+    with cuda.precision(precision):
+        got = sums(last, arrays, GEOMETRY)
+    check_bounds(got, arrays, GEOMETRY, precision)
+    strict = sums(last, arrays, GEOMETRY)
+    x, w, b, gy, gate, c = arrays
+    x, w, gy = (rounded(a, precision) for a in (x, w, gy))
+    check_bounds(got, [x, w, b, gy, gate, c], GEOMETRY, "float32")  # products of rounded numbers are exact
+    assert all((a != b).any() for a, b in zip(got, strict, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_small_whole_numbers_are_exact(precision):
+    """So every number is where it belongs, among fragments, words and halves of words."""
+    arrays = draw(*SIZES, GEOMETRY, lambda size: np.random.default_rng(sum(size)).integers(-9, 10, size).astype(np.float32))
+    with cuda.precision(precision):
+        got = sums(first, arrays, GEOMETRY)
+    for found, want in zip(got, sums(np.asarray, arrays, GEOMETRY, ref), strict=True):
+        assert np.array_equal(found, want)
+
+
+HALFWAY = np.array(
+    [1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-11, 65519, 65520, 3e38, 2.0**-14 * (1 - 2.0**-12),
+     2.0**-25, 3 * 2.0**-25, 5e-8, 1e-30, 0, -0.0, np.inf, -np.inf],
+    np.float32,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_how_numbers_are_rounded(precision):
+    """Each number times one: halfway cases, the largest, the smallest, infinity."""
+    geometry = Geometry((1,), ((0, 0),), (1,), 1)
+    with cuda.precision(precision), np.errstate(over="ignore"):
+        y = gpu.forward(last(HALFWAY[None, None]), last(np.ones((1, 1, 1), np.float32)), None, geometry, None, None)
+        want = rounded(HALFWAY, precision)
+    assert np.array_equal(y.get()[0, 0], want)
+
+
+def computed(*tensors: Any, **options: Any) -> np.ndarray:
+    return F.conv2d(*tensors, **options).data.get()
+
+
+def test_precision_is_a_setting_of_a_block():
+    x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 16, 4, 4), (8, 16, 3, 3)))
+    strict = computed(x, w)
+    with cuda.precision("bf16"):
+        rough = computed(x, w)
+        with cuda.precision("float32"):
+            assert np.array_equal(computed(x, w), strict)
+        assert np.array_equal(computed(x, w), rough)
+    assert np.array_equal(computed(x, w), strict)
+    assert 2.0**-12 < np.linalg.norm(rough - strict) / np.linalg.norm(strict) < 2.0**-7
+    with pytest.raises(ValueError, match="precision is one of float32, tf32, fp16, bf16; got 'float16'"), cuda.precision("float16"):
+        pass
+
+
+def test_doubles_and_groups_are_not_touched_by_it():
+    for dtype, groups in (("float64", 1), ("float32", 2)):
+        x, w = (mu.tensor(normal(shape).astype(dtype), device="cuda") for shape in ((1, 4, 4, 4), (4, 4 // groups, 3, 3)))
+        strict = computed(x, w, groups=groups)
+        with cuda.precision("bf16"):
+            assert np.array_equal(computed(x, w, groups=groups), strict)
+
+
+@pytest.mark.parametrize(("precision", "needs"), [("tf32", "8.0"), ("bf16", "8.0")])
+def test_a_gpu_that_lacks_the_numbers(precision, needs, monkeypatch):
+    monkeypatch.setattr(stand_in, "CAPABILITY", "75")
+    x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 1, 4, 4), (1, 1, 3, 3)))
+    told = rf"precision '{precision}' needs a GPU of compute capability {needs} or later, this one has 7\.5\. Use 'float32' or 'fp16'"
+    with cuda.precision(precision), pytest.raises(RuntimeError, match=told):
+        F.conv2d(x, w)
+    with cuda.precision("fp16"):
+        F.conv2d(x, w)
+
+
+# planted faults
+
+FAULTS = [
+    # precision, file, what stands there, what is put there, how it is told
+    pytest.param("float32", "tile.cuh", "__syncthreads();", "", KernelError, id="no barrier between the two pairs of panels"),
+    pytest.param("float32", "tile.cuh", "reader.put(a[1 - turn], b[1 - turn])", "reader.put(a[turn], b[turn])", KernelError, id="one pair"),
+    pytest.param("float32", "tiled.cu", "column < columns ? left : 0", "column <= columns ? left : 0", KernelError, id="a column too far"),
+    pytest.param("float32", "tiled.cu", "first + row < count", "first + row <= count", KernelError, id="a pixel too far"),
+    pytest.param("float32", "tiled.cu", "left > 2 ? x", "left >= 2 ? x", KernelError, id="a channel too far"),
+    pytest.param("float32", "tiled.cu", "0 <= w && w < sizes[2]", "0 <= w && w <= sizes[2]", KernelError, id="past the edge"),
+    pytest.param("float32", "tiled.cu", "if (channel < channels) return true;", "", AssertionError, id="one slice for each tap"),
+    pytest.param("float32", "tiled.cu", "if (++slice >= end)", "if (++slice >= end - 1)", AssertionError, id="a slice too few"),
+    pytest.param("float32", "tiled.cu", "if (gate) image[i] = ", "if (false) image[i] = ", AssertionError, id="no gate for ∂x"),
+    pytest.param("float32", "tiled.cu", "return gate ? gated(v,", "return false ? gated(v,", AssertionError, id="no gate for ∂w"),
+    pytest.param("float32", "tiled.cu", "(!BACK || (phase[axis] - far) % s == 0)", "true", AssertionError, id="taps of other phases"),
+    pytest.param("float32", "tiled.cu", "int part = 0", "int part = 1", AssertionError, id="a part lost"),
+    pytest.param("tf32", "tile.cuh", "x[i], y[j])", "x[j], y[i])", AssertionError, id="A with B"),
+    pytest.param("tf32", "tile.cuh", "y[j][1] = *b.at(word + r + 4,", "y[j][1] = *b.at(word + r,", AssertionError, id="half of B twice"),
+    pytest.param("tf32", "tile.cuh", "&of[i][j][2]", "&of[i][j][0]", AssertionError, id="the same sums twice"),
+    pytest.param("bf16", "tile.cuh", "word < WORDS; word += 8", "word < WORDS - 8; word += 8", AssertionError, id="a step too few"),
+    pytest.param("bf16", "tile.cuh", "{word_of(u.x, v.x),", "{word_of(v.x, v.x),", AssertionError, id="a pixel twice in a word"),
+]
+
+
+@pytest.mark.parametrize(("precision", "file", "right", "wrong", "told"), FAULTS)
+def test_a_fault_is_seen(precision, file, right, wrong, told, tmp_path: Path, monkeypatch):
+    for name in ("tiled.cu", "tile.cuh", "geometry.cuh"):
+        shutil.copy(gpu.TILED.path.with_name(name), tmp_path)
+    source = (tmp_path / file).read_text()
+    assert right in source
+    (tmp_path / file).write_text(source.replace(right, wrong))
+    monkeypatch.setattr(gpu, "TILED", cuda.Source(str(tmp_path / "gpu.py"), "tiled.cu"))
+    geometry = Geometry((2, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    arrays = draw((1, 18, 7, 40), (3, 18, 3, 3), geometry, normal)
+    arrays[4][:, :, ::2] *= -1  # a gate that is open and closed
+    with pytest.raises(told), cuda.precision(precision):
+        check_bounds(sums(last, arrays, geometry), arrays, geometry, precision)
+
+
+def test_excerpts_of_the_page_are_the_code():
+    """A block of C++ that begins with a file's name shows what stands there."""
+    shown = [text.partition("\n") for _, language, text in test_docs.blocks(test_docs.ROOT / "docs" / "cuda.md") if language == "cpp"]
+    assert len(shown) > 5
+    for name, _, excerpt in shown:
+        assert excerpt.rstrip() in (test_docs.ROOT / name.removeprefix("// ")).read_text(), name
