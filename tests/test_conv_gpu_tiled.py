@@ -276,12 +276,13 @@ def test_doubles_and_groups_are_not_touched_by_it():
 @pytest.mark.parametrize(("precision", "needs"), [("tf32", "8.0"), ("bf16", "8.0")])
 def test_a_gpu_that_lacks_the_numbers(precision, needs, monkeypatch):
     monkeypatch.setattr(stand_in, "CAPABILITY", "75")
-    x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 1, 4, 4), (1, 1, 3, 3)))
     told = rf"precision '{precision}' needs a GPU of compute capability {needs} or later, this one has 7\.5\. Use 'float32' or 'fp16'"
-    with cuda.precision(precision), pytest.raises(RuntimeError, match=told):
-        F.conv2d(x, w)
-    with cuda.precision("fp16"):
-        F.conv2d(x, w)
+    with host_gpu.pretended():
+        x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 1, 4, 4), (1, 1, 3, 3)))
+        with cuda.precision(precision), pytest.raises(RuntimeError, match=told):
+            F.conv2d(x, w)
+        with cuda.precision("fp16"):
+            F.conv2d(x, w)
 
 
 # planted faults
@@ -319,7 +320,7 @@ def test_a_fault_is_seen(precision, file, right, wrong, told, tmp_path: Path, mo
     geometry = Geometry((2, 1), ((1, 1), (1, 1)), (1, 1), 1)
     arrays = draw((1, 18, 7, 40), (3, 18, 3, 3), geometry, normal)
     arrays[4][:, :, ::2] *= -1  # a gate that is open and closed
-    with pytest.raises(told), cuda.precision(precision):
+    with host_gpu.pretended(), pytest.raises(told), cuda.precision(precision):
         check_bounds(sums(last, arrays, geometry), arrays, geometry, precision)
 
 

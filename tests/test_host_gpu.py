@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import subprocess
@@ -168,6 +169,14 @@ with host_gpu.pretended():
 @pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_told(fault):
     assert re.search(fault.told, fault.sentence())
+
+
+def test_a_planted_fault_never_reaches_a_real_gpu():
+    """It would write where it likes, in the memory of others. So what launches a source of its own asks for the stand-in."""
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "cuda.Source(" in (text := ast.unparse(node)):
+                assert "host_gpu.pretended()" in text, f"{path.name}: {node.name}"
 
 
 def test_the_page_shows_what_is_told():
