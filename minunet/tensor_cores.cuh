@@ -59,15 +59,15 @@ __device__ inline unsigned word_of(float low, float high) {
 
 #ifdef TENSOR_CORES
 
-// sum += A·B, by all lanes of a warp together.
+// sum += A·B, by all lanes of a warp together: `volatile` keeps the compiler from moving a step to where only some of them come.
 __device__ inline void tensor_step(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm(STEP " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile(STEP " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else  // Turing's step is half as deep
     for (int half = 0; half < 2; half++)
-        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
             : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
             : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
 #endif
