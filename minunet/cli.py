@@ -416,13 +416,17 @@ def _bench_gpu(quick: bool, only: str, out: Path) -> None:
 
     torch = _reference("torch")
     card = on_gpu.card(torch)
+    path = out / f"{card.file}.json"
+    told = {"benchmark": "gpu", "quick": quick, "only": only}
     console = Console()
     with console.status("gpu: starting …") as status:
-        run, rows = on_gpu.measure(card, torch, quick, only, status.update)
+        for run, rows in on_gpu.measure(card, torch, quick, only):
+            status.update(on_gpu.title(rows[-1]))
+            measure.write(path, {**told, "complete": False, "runs": [run]}, rows)  # what dies keeps what it has measured
     _say(console, report.gpu_heading(run))
     console.print(report.gpu_table(rows))
-    measure.write(out / f"{card.file}.json", {"benchmark": "gpu", "quick": quick, "only": only, "runs": [run]}, rows)
-    _say(console, f"{out / card.file}.json")
+    measure.write(path, {**told, "complete": True, "runs": [run]}, rows)
+    _say(console, str(path))
 
 
 _REASONS = {

@@ -6,13 +6,14 @@ import json
 import runpy
 import types
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minunet import cli, nn
+from minunet import cli, kernels, nn
 from minunet.arrays import to_device
 from minunet.bench import measure, networks, ops, report
 from minunet.bench import on_gpu as gpu
@@ -38,6 +39,14 @@ TOLD = {
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # PyTorch's
 
 
+LIMITS = {"gflops": 1.0, "gbytes": 1.0}
+
+
+def turns(**seconds: float) -> Any:
+    """Stands for `take_turns`: times that are given."""
+    return lambda contestants, effort, clock: {name: [taken] for name, taken in seconds.items()}
+
+
 @pytest.fixture
 def card() -> Iterator[gpu.Card]:
     """None: minunet computes on the stand-in, PyTorch on the processor, and the clock hangs on the wall."""
@@ -49,6 +58,7 @@ def card() -> Iterator[gpu.Card]:
 
 
 def test_the_clock_is_two_events_around_the_calls():
+    """It starts on a card that has done all before: what is still to do would hide how long a launch takes."""
     log: list[Any] = []
 
     class Event:
@@ -59,10 +69,11 @@ def test_the_clock_is_two_events_around_the_calls():
             log.append(("synchronize", self))
 
     elapsed = lambda start, end: log.append(("elapsed", start, end)) or 2500.0  # noqa: E731  milliseconds
-    clock = gpu._events(types.SimpleNamespace(cuda=types.SimpleNamespace(Event=Event, get_elapsed_time=elapsed)))
+    device = lambda: types.SimpleNamespace(synchronize=lambda: log.append("idle"))  # noqa: E731
+    clock = gpu._events(types.SimpleNamespace(cuda=types.SimpleNamespace(Event=Event, Device=device, get_elapsed_time=elapsed)))
     assert clock(lambda: log.append("run")) == 2.5
-    (_, start), run, (_, end), (_, waited), told = log
-    assert (log[0][0], run, log[2][0], log[3][0]) == ("record", "run", "record", "synchronize")
+    idle, (first, start), run, (second, end), (third, waited), told = log
+    assert (idle, first, run, second, third) == ("idle", "record", "run", "record", "synchronize")
     assert waited is end
     assert told == ("elapsed", start, end)
 
@@ -83,15 +94,46 @@ def test_contestants_are_timed_by_the_clock_that_is_given():
 # the cache
 
 
-@pytest.mark.parametrize(("bytes_read", "sets"), [(1, 4 * (1 << 14)), (1 << 14, 4), (10_000, 7), (1 << 20, 1), (0, 4 * (1 << 14))])
-def test_the_sets_of_inputs_are_four_times_the_cache(card, bytes_read, sets):
-    assert gpu.sets_for(card, bytes_read) == sets
-    assert gpu.sets_for(gpu.Card(TOLD, 0, measure.wall), bytes_read) == 1
+@pytest.mark.parametrize(("bytes_moved", "sets"), [(1, 4 * (1 << 14)), (1 << 14, 4), (10_000, 7), (1 << 20, 1), (0, 4 * (1 << 14))])
+def test_the_sets_are_four_times_the_cache(card, bytes_moved, sets):
+    assert gpu.sets_for(card, bytes_moved) == sets
+    assert gpu.sets_for(gpu.Card(TOLD, 0, measure.wall), bytes_moved) == 1
+
+
+@pytest.mark.parametrize(("half", "theirs"), [(None, 25), ("bfloat16", 50)])
+def test_a_set_has_all_that_a_call_reads_and_writes(card, monkeypatch, half, theirs):
+    """Input, weights and output of this row are 2624 bytes in float32, of the 65536 that are wanted."""
+    found = []
+    for name in ("our_contestant", "torch_contestant"):
+        monkeypatch.setattr(ops, name, lambda op, direction, sets, *_: found.append(len(sets)) or Contestant(print))
+    gpu._sides(ops.conv((1, 4, 8, 8), 4, 3, padding=1), "grad_w", card, require("torch"), gpu.Precision(gpu.nullcontext, half=half))
+    assert found == [25, theirs, theirs]
+
+
+def test_a_row_begins_with_an_empty_card(monkeypatch):
+    torch, freed = require("torch"), []
+    monkeypatch.setattr(gpu, "take_turns", turns(ours=1.0, torch=1.0))
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    network = networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
+    with host_gpu.pretended():
+        card = gpu.Card(TOLD, 0, measure.wall, "cpu", lambda: freed.append("all"))
+        rows = list(gpu.operations(card, torch, gpu.PRECISIONS["float32"], gpu.QUICK, LIMITS, "max pool 1×32²"))
+        assert len(freed) == len(rows) == 2
+        assert list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], (network,), gpu.QUICK, LIMITS))
+        assert len(freed) == 3
+
+
+def test_both_libraries_give_memory_back():
+    freed = []
+    pool = types.SimpleNamespace(free_all_blocks=lambda: freed.append("CuPy"))
+    torch = types.SimpleNamespace(cuda=types.SimpleNamespace(empty_cache=lambda: freed.append("PyTorch")))
+    gpu._free(types.SimpleNamespace(get_default_memory_pool=lambda: pool), torch)
+    assert freed == ["CuPy", "PyTorch"]
 
 
 @pytest.mark.parametrize("direction", ["forward", "grad_x", "grad_w"])
 def test_inputs_rotate(direction):
-    """On both sides successive calls read the next set, and a backward has its own output gradient."""
+    """On both sides successive calls read the next set, and a backward has its own output gradient, with the same numbers."""
     torch, op = require("torch"), ops.conv((1, 4, 8, 8), 4, 3, padding=1)
     sets = [[np.random.default_rng(i).standard_normal((1, 4, 8, 8), np.float32)] for i in range(3)]
     seen: dict[str, list[Any]] = {"ours": [], "torch": []}
@@ -119,7 +161,9 @@ def test_inputs_rotate(direction):
         assert len(set(seen[name])) == 3
         assert seen[name][:3] == seen[name][3:]
         if direction != "forward":
-            assert len({id(p[-1]) for p in prepared}) == 3
+            gradients = [np.asarray(p[-1]) for p in prepared]
+            assert len({gy.ctypes.data for gy in gradients}) == 3
+            assert all(np.array_equal(gy, gradients[0]) and gy.strides == gradients[0].strides for gy in gradients)
 
 
 @pytest.mark.parametrize("make", [ops.our_adam, lambda base, sets: ops.torch_adam(base, require("torch"), None, sets=sets)])
@@ -143,13 +187,32 @@ def test_pytorch_is_told_the_precision_and_told_back():
         assert flags() == before
 
 
-def test_an_autocast_is_around_pytorchs_forward(card):
+HALF = gpu.Precision(gpu.nullcontext, half="bfloat16")
+
+
+def test_a_convolution_of_pytorch_casts_nothing(card):
+    """Image, weights and gradients have the dtype from the start."""
     torch, op = require("torch"), ops.conv((1, 4, 8, 8), 4, 3, padding=1)
-    half = gpu.Precision(gpu.nullcontext, autocast="bfloat16")
-    side = gpu._sides(op, "grad_w", card, torch, half)["torch channels-last"]
+    side = gpu._sides(op, "grad_w", card, torch, HALF)["torch channels-last"]
     y, wanted, gy = side.prepare()
-    assert y.dtype == gy.dtype == torch.bfloat16
-    assert [g.dtype for g in side.run((y, wanted, gy))] == [torch.float32] * 2
+    found = [y, gy, *wanted, *side.run((y, wanted, gy))]
+    assert [t.dtype for t in found] == [torch.bfloat16] * 6
+
+
+def test_an_autocast_is_around_a_network_of_pytorch(card):
+    torch, network = require("torch"), networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
+    side = networks.torch_steps(network, torch, "torch", around=gpu._autocast(card, torch, HALF))
+    assert side["prediction"].run(None).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "fp16"])
+def test_what_has_no_precision_of_its_own_is_measured_once(card, monkeypatch, precision):
+    monkeypatch.setattr(gpu, "take_turns", turns(ours=1.0, torch=1.0))
+    rows = list(gpu.operations(card, require("torch"), gpu.PRECISIONS[precision], gpu.QUICK, LIMITS))
+    names = {row["operation"].partition(" ")[0] for row in rows}
+    assert {"conv", "up-conv"} <= names
+    assert ({"ReLU", "Adam", "cross-entropy"} <= names) == (precision == "float32")
+    assert precision == "float32" or names == {"conv", "up-conv"}
 
 
 def test_ours_runs_within_its_precision():
@@ -177,7 +240,7 @@ def test_the_table_names_each_row_once(quick):
 
 
 def test_limits_are_measured(card):
-    found = gpu.peaks(card, require("torch"), gpu.Precision(gpu.nullcontext, autocast="bfloat16"), quick=True)
+    found = gpu.peaks(card, require("torch"), gpu.Precision(gpu.nullcontext, half="bfloat16"), quick=True)
     assert set(found) == {"gbytes", "gflops"}
     assert all(0.01 < value < 1e6 for value in found.values())
 
@@ -191,7 +254,7 @@ def measured(card: gpu.Card, monkeypatch: Any, only: str) -> tuple[dict[str, Any
 
     monkeypatch.setattr(torch, "compile", compiles)
     monkeypatch.setattr(networks, "QUICK_UNETS", (networks.unet((1, 1, 8, 8), base_channels=2, depth=1),))
-    return gpu.measure(card, torch, True, only, lambda text: None)
+    return list(gpu.measure(card, torch, True, only))[-1]
 
 
 @pytest.mark.parametrize("only", ["max pool 1×32²", "cross-entropy", "Adam", "UNet, base 2"])
@@ -224,8 +287,36 @@ def test_a_compiled_network_takes_part(card, monkeypatch):
     torch = require("torch")
     monkeypatch.setattr(torch, "compile", lambda model: model)
     network = networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
-    rows = list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], (network,), gpu.QUICK, {"gflops": 1.0, "gbytes": 1.0}))
+    rows = list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], (network,), gpu.QUICK, LIMITS))
     assert all("torch.compile" in row["seconds"] for row in rows)
+
+
+def test_every_network_is_compiled(card, monkeypatch):
+    """Unasked, PyTorch compiles a class for eight of its networks and modes, and runs the others as they are."""
+    torch, count, shares = require("torch"), [], []
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=lambda graph, _: count.append(graph) or graph.forward))
+    monkeypatch.setattr(gpu, "take_turns", lambda *_: shares.append(len(count)) or {"ours": [1.0], "torch": [1.0]})
+    chosen = tuple(networks.unet((1, 1, 4, 4), base_channels=base, depth=1) for base in range(1, 6))
+    assert len(list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], chosen, gpu.QUICK, LIMITS))) == 10
+    assert shares[::2] == [2 * (i + 1) for i in range(5)]  # for training and for prediction
+    assert shares[1::2] == shares[::2]
+
+
+def test_the_fastest_adam_counts(card, monkeypatch):
+    monkeypatch.setattr(gpu, "take_turns", turns(**{"ours": 1.0, "torch": 3.0, "torch fused": 2.0}))
+    (row,) = gpu.operations(card, require("torch"), gpu.PRECISIONS["float32"], gpu.QUICK, LIMITS, "Adam")
+    assert (row["against"], row["ratio"]["median"]) == ("torch fused", 2.0)
+
+
+def test_networks_of_pytorch_have_the_fused_adam(card, monkeypatch):
+    torch, fused = require("torch"), []
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *args, **options: fused.append(options["fused"]) or adam(*args, **options))
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(gpu, "take_turns", turns(ours=1.0, torch=1.0))
+    network = networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
+    assert list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], (network,), gpu.QUICK, LIMITS))
+    assert fused == [True, True, True]
 
 
 # the command, and what is written
@@ -238,6 +329,7 @@ def bench(capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("TERM", "dumb")
 
     def run(*arguments: object) -> tuple[int, str, str]:
+        kernels.log_compiled()  # by tests before: it is not told here
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main(["bench", "gpu", *map(str, arguments), "--out", str(tmp_path / "out")])
@@ -286,7 +378,7 @@ def test_options_of_the_processors_benchmarks(bench, option):
 def result(path: Path) -> dict[str, Any]:
     """A file of results, its fields checked."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    assert set(found) == {"date", "machine", "benchmark", "quick", "only", "runs", "rows"}
+    assert set(found) == {"date", "machine", "benchmark", "quick", "only", "complete", "runs", "rows"}
     assert found["benchmark"] == "gpu"
     (run,) = found["runs"]
     assert set(run) == {*TOLD, "cudnn_benchmark", "peaks"}
@@ -305,14 +397,36 @@ def test_the_command_writes_a_file_for_the_card(bench, card, monkeypatch, tmp_pa
     assert code == 0, out + err
     found = result(tmp_path / "out" / "gpu-made-up-gpu-tm-80gb.json")
     assert found["quick"]
+    assert found["complete"]
     assert [row["direction"] for row in found["rows"]] == ["forward", "backward"]
     assert "Made-up GPU (TM) 80GB, driver 1.2.3" in out
     assert "max pool" in out
 
 
+def test_a_run_that_dies_leaves_what_it_measured(bench, card, monkeypatch, tmp_path):
+    require("torch")
+    monkeypatch.setattr(gpu, "card", lambda torch: card)
+    measured: list[str] = []
+
+    def once(contestants: Any, *_: Any) -> dict[str, list[float]]:
+        if measured:
+            raise RuntimeError("the card is gone.")
+        measured.extend(contestants)
+        return {"ours": [1.0], "torch": [2.0]}
+
+    monkeypatch.setattr(gpu, "take_turns", once)
+    code, _, err = bench("--quick", "--only", "max pool 1×32²")
+    assert (code, err) == (2, "minunet: the card is gone.\n")
+    (path,) = (tmp_path / "out").iterdir()
+    found = result(path)
+    assert [row["direction"] for row in found["rows"]] == ["forward"]
+    assert not found["complete"]
+
+
 def test_kept_results_are_whole():
     for path in (ROOT / "benchmarks" / "results").glob("gpu-*.json"):
         found = result(path)
+        assert found["complete"], path
         assert not found["quick"], path
         assert not found["only"], path
 
@@ -342,8 +456,9 @@ def test_the_page_has_a_table_for_each_card(tmp_path):
 def test_the_card_tells_what_it_is(monkeypatch):
     """On fakes: that every name asked of CuPy and of PyTorch is put where it belongs."""
     about = {"name": b"Card", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": 1 << 36, "l2CacheSize": 50 << 20}
-    runtime = types.SimpleNamespace(getDeviceProperties=lambda _: about, driverGetVersion=lambda: 13010, runtimeGetVersion=lambda: 13000)
-    cupy = types.SimpleNamespace(__version__="14.2", cuda=types.SimpleNamespace(runtime=runtime))
+    runtime = types.SimpleNamespace(getDeviceProperties={1: about}.get, driverGetVersion=lambda: 13010, runtimeGetVersion=lambda: 13000)
+    device = lambda: types.SimpleNamespace(id=1)  # noqa: E731
+    cupy = types.SimpleNamespace(__version__="14.2", cuda=types.SimpleNamespace(runtime=runtime, Device=device))
     cudnn = types.SimpleNamespace(version=lambda: 91000)
     torch = types.SimpleNamespace(
         __version__="2.13.0+cu130",

@@ -152,4 +152,6 @@ def write(path: Path, what: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     lines = ",\n".join("    " + json.dumps(rounded(row), ensure_ascii=False) for row in rows)
     text = json.dumps(rounded(head), indent=2, ensure_ascii=False).removesuffix("\n}") + f',\n  "rows": [\n{lines}\n  ]\n}}\n'
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)  # who is stopped while writing leaves what was there

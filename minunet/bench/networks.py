@@ -121,7 +121,7 @@ def rows(networks: tuple[Network, ...], torch: Any, effort: Effort, peaks: dict[
 def against(network: Network, rival: str, torch: Any, keras: Any, effort: Effort) -> Iterator[dict[str, Any]]:
     """The same against a rival that compiles the network, in turns with ours again."""
     if rival == "torch.compile" and network.theirs is not None:
-        other = torch_steps(network, torch, "torch", torch.compile)
+        other = torch_steps(network, torch, "torch", compiles(torch))
     elif rival == "Keras on JAX" and network.keras is not None:
         other = _keras(network, keras)
     else:
@@ -164,15 +164,19 @@ def torch_steps(
     wrap: Callable[[Any], Any] = lambda model: model,
     device: str = "cpu",
     around: Around = nullcontext,
+    fused: bool | None = None,
 ) -> dict[str, Contestant]:
-    """name: one of FORMATS. wrap: compiles the network. around: what a forward and its loss run within, such as an autocast."""
+    """name: one of FORMATS. wrap: compiles the network. around: what a forward and its loss run within, such as an autocast.
+
+    fused: whether Adam is one kernel; None leaves that to PyTorch.
+    """
     assert network.theirs is not None
     order = torch.contiguous_format
     if name == "torch channels-last":
         order = torch.channels_last if len(network.shape) == 4 else torch.channels_last_3d
     manual_seed(0)
     model = load(network.theirs(torch), network.ours(), torch).to(device, memory_format=order)
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), fused=fused)
     called = wrap(model)
     x, target = (torch.from_numpy(a).to(device) for a in data(network))
     x = x.contiguous(memory_format=order)
@@ -191,6 +195,16 @@ def torch_steps(
             return called(x)
 
     return {"training": Contestant(step), "prediction": Contestant(predict)}
+
+
+def compiles(torch: Any) -> Callable[[Any], Any]:
+    """torch.compile that knows of no network before: it compiles the same lines eight times, and then runs them as they are, silently."""
+
+    def compiled(model: Any) -> Any:
+        torch.compiler.reset()
+        return torch.compile(model)
+
+    return compiled
 
 
 def _keras(network: Network, keras: Any) -> dict[str, Contestant]:

@@ -1,11 +1,13 @@
 """`minunet bench gpu`: operations and training steps of UNets on this machine's GPU, beside PyTorch on the same card in the same precision.
 
 Both sides compute on the card's default stream, so one pair of CUDA events times either. What a call reads is not what the call before
-left in the card's cache: inputs rotate among sets that are together several times as large as the cache.
+left in the card's cache: its arrays rotate among sets that are together several times as large as the cache.
 """
 
 from __future__ import annotations
 
+import gc
+import math
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ from minunet.inspection import summary
 Row = dict[str, Any]
 Around = Callable[[], AbstractContextManager[Any]]
 
-TIMES_CACHE = 4  # the sets of inputs together, as a multiple of the cache
+TIMES_CACHE = 4  # the sets of arrays together, as a multiple of the cache
 COPIED = 1 << 30  # bytes, for the bandwidth
 MATRIX = 8192  # rows of a square matrix, for the rate of products
 RUNS = 15  # of each limit
@@ -41,18 +44,26 @@ NETWORKS = tuple(networks.unet((IMAGES, 1, SIZE, SIZE), base_channels=base) for 
 
 @dataclass(frozen=True)
 class Precision:
-    """ours: what minunet computes within. tf32: whether PyTorch may round float32 factors to TF32. autocast: the dtype that it casts to."""
+    """ours: what minunet computes within. tf32: whether PyTorch may round float32 factors to TF32.
+
+    half: the dtype that a convolution of PyTorch gets its arrays in, and that a whole network casts to by itself.
+    """
 
     ours: Around
     tf32: bool = False
-    autocast: str | None = None
+    half: str | None = None
+
+    @property
+    def of_convolutions(self) -> bool:
+        """Whether minunet computes nothing but convolutions in it."""
+        return self.tf32 or self.half is not None
 
 
 PRECISIONS = {
     "float32": Precision(nullcontext),
     "tf32": Precision(partial(cuda.precision, "tf32"), tf32=True),
-    "bf16": Precision(partial(cuda.precision, "bf16"), autocast="bfloat16"),
-    "fp16": Precision(partial(cuda.precision, "fp16"), autocast="float16"),
+    "bf16": Precision(partial(cuda.precision, "bf16"), half="bfloat16"),
+    "fp16": Precision(partial(cuda.precision, "fp16"), half="float16"),
 }
 
 
@@ -60,13 +71,14 @@ PRECISIONS = {
 class Card:
     """What is measured on. told: its name, and the versions of all that drives it. cache: bytes. clock: times what runs on it.
 
-    place: where PyTorch's tensors lie.
+    place: where PyTorch's tensors lie. free: gives back memory that nobody uses any more.
     """
 
     told: dict[str, Any]
     cache: int
     clock: Clock
     place: str = "cuda"
+    free: Callable[[], None] = lambda: None
 
     @property
     def file(self) -> str:
@@ -81,7 +93,7 @@ def card(torch: Any) -> Card:
         came = "PyTorch is not installed" if torch is None else f"PyTorch {torch.__version__} finds no GPU"
         raise RuntimeError(f"minunet bench gpu measures beside PyTorch on CUDA, and {came}: install it from https://pytorch.org.")
     runtime = cupy.cuda.runtime
-    about = runtime.getDeviceProperties(0)
+    about = runtime.getDeviceProperties(cupy.cuda.Device().id)
     told = {
         "card": about["name"].decode(),
         "compute_capability": f"{about['major']}.{about['minor']}",
@@ -95,7 +107,7 @@ def card(torch: Any) -> Card:
         "cudnn": torch.backends.cudnn.version(),
         "triton": _version("triton"),
     }
-    return Card(told, about["l2CacheSize"], _events(cupy))
+    return Card(told, about["l2CacheSize"], _events(cupy), free=partial(_free, cupy, torch))
 
 
 def _driver() -> str | None:
@@ -114,10 +126,14 @@ def _version(package: str) -> str | None:
 
 
 def _events(cupy: Any) -> Clock:
-    """The card's own clock: from when it comes to the first of a function's launches until it is done with the last."""
+    """The card's own clock: from when it has nothing to do until it is done with the last of a function's launches.
+
+    What was launched before would hide the way to the card, longer for one side than for the other: it ends first.
+    """
 
     def clock(run: Callable[[], None]) -> float:
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        cupy.cuda.Device().synchronize()
         start.record()
         run()
         end.record()
@@ -125,6 +141,13 @@ def _events(cupy: Any) -> Clock:
         return float(cupy.cuda.get_elapsed_time(start, end)) / 1000
 
     return clock
+
+
+def _free(cupy: Any, torch: Any) -> None:
+    """Empties both libraries' pools: what one keeps there the other cannot have."""
+    gc.collect()
+    cupy.get_default_memory_pool().free_all_blocks()
+    torch.cuda.empty_cache()
 
 
 # ---- what is measured ----
@@ -140,14 +163,14 @@ def table(quick: bool = False) -> Iterator[Op]:
     yield from ops.on_logits(images, size)
 
 
-def measure(card: Card, torch: Any, quick: bool, only: str, progress: Callable[[str], None]) -> tuple[Row, list[Row]]:
-    """(run, rows): the card with its limits, and a row for each operation and direction, and each network and mode, in each precision.
+def measure(card: Card, torch: Any, quick: bool, only: str) -> Iterator[tuple[Row, list[Row]]]:
+    """(run, rows), all there is so far, whenever a row has been measured.
 
-    progress(text) is called with what has just been measured.
+    run: the card with its limits. rows: for each operation and direction, and each network and mode, in each precision.
     """
     effort = QUICK if quick else FULL
     rows: list[Row] = []
-    limits = {}
+    limits: dict[str, Any] = {}
     capability = round(10 * float(card.told["compute_capability"]))
     able = {name: precision for name, precision in PRECISIONS.items() if cuda.PRECISIONS[name] <= capability}
     for name, precision in able.items():
@@ -157,12 +180,16 @@ def measure(card: Card, torch: Any, quick: bool, only: str, progress: Callable[[
                 operations(card, torch, precision, effort, limits[name], only),
                 steps(card, torch, precision, networks.QUICK_UNETS[:1] if quick else NETWORKS, effort, limits[name], only),
             ]
-            for row in (row for part in found for row in part):
+            for row in chain(*found):
                 rows.append({"precision": name, **row})
-                progress(" ".join(str(row[label]) for label in LABELS if label in row) + f", {name}")
+                yield {**card.told, "cudnn_benchmark": True, "peaks": limits}, rows
     if not rows:
         raise ValueError(f"no row of the benchmark gpu holds the text {only!r}: leave --only out to see them all.")
-    return {**card.told, "cudnn_benchmark": True, "peaks": limits}, rows
+
+
+def title(row: Row) -> str:
+    """What a row is about."""
+    return " ".join(str(row[label]) for label in LABELS if label in row) + f", {row['precision']}"
 
 
 @contextmanager
@@ -178,9 +205,9 @@ def _torch_settings(torch: Any, precision: Precision) -> Iterator[None]:
 
 
 def _autocast(card: Card, torch: Any, precision: Precision) -> Around:
-    if precision.autocast is None:
+    if precision.half is None:
         return nullcontext
-    return partial(torch.autocast, card.place, dtype=getattr(torch, precision.autocast))
+    return partial(torch.autocast, card.place, dtype=getattr(torch, precision.half))
 
 
 def peaks(card: Card, torch: Any, precision: Precision, quick: bool) -> dict[str, float]:
@@ -193,8 +220,8 @@ def peaks(card: Card, torch: Any, precision: Precision, quick: bool) -> dict[str
     source = torch.randn(count, device=card.place, generator=generator)
     target = torch.empty_like(source)
     a, b = (torch.randn(side, side, device=card.place, generator=generator) for _ in range(2))
-    if precision.autocast:
-        a, b = (m.to(getattr(torch, precision.autocast)) for m in (a, b))
+    if precision.half:
+        a, b = (m.to(getattr(torch, precision.half)) for m in (a, b))
     best = {}
     for name, run in (("copy", lambda: target.copy_(source)), ("product", lambda: a @ b)):
         run()
@@ -202,45 +229,55 @@ def peaks(card: Card, torch: Any, precision: Precision, quick: bool) -> dict[str
     return {"gbytes": 2 * 4 * count / best["copy"] / 1e9, "gflops": 2 * side**3 / best["product"] / 1e9}
 
 
-def sets_for(card: Card, bytes_read: int) -> int:
-    """How many sets of inputs of this size it takes for the last to have driven the first out of the cache."""
-    return -(-TIMES_CACHE * card.cache // max(bytes_read, 1)) or 1
+def sets_for(card: Card, bytes_moved: float) -> int:
+    """How many sets of arrays of this size it takes for the last to have driven the first out of the cache."""
+    return math.ceil(TIMES_CACHE * card.cache / max(bytes_moved, 1)) or 1
+
+
+def _timed(card: Card, effort: Effort, sides: Callable[[], dict[str, Contestant]]) -> dict[str, list[float]]:
+    """Seconds of contestants that are made here, where the card holds nothing else, and gone afterwards."""
+    card.free()
+    return take_turns(sides(), effort, card.clock)
 
 
 def operations(card: Card, torch: Any, precision: Precision, effort: Effort, limits: dict[str, float], only: str = "") -> Iterator[Row]:
-    """The rows of the table, and of Adam's step over all parameters of each network."""
+    """The rows of the table, and of Adam's step over all parameters of each network; convolutions alone where only they differ."""
     for op in table(quick=effort is QUICK):
-        if only in f"{op.operation} {op.shape}":
+        if only in f"{op.operation} {op.shape}" and (op.is_convolution or not precision.of_convolutions):
             for direction, work in op.work.items():
                 labels = {"operation": op.operation, "shape": op.shape, "direction": direction}
-                contestants = _sides(op, direction, card, torch, precision)
-                times = take_turns(contestants, effort, card.clock)
+                times = _timed(card, effort, partial(_sides, op, direction, card, torch, precision))
                 yield ops.row(labels, work, times, {}, limits, ours="ours")
-    for base in (4,) if effort is QUICK else BASES:
+    for base in () if precision.of_convolutions else (4,) if effort is QUICK else BASES:
         if only in f"Adam UNet, base {base}":
-            labels, work = ops.adam_work(base)
-            sets = sets_for(card, int(work.bytes))
-            contestants = {
-                "ours": ops.our_adam(base, "cuda", sets),
-                "torch": ops.torch_adam(base, torch, None, card.place, sets),
-                "torch fused": ops.torch_adam(base, torch, True, card.place, sets),
-            }
-            yield ops.row(labels, work, take_turns(contestants, effort, card.clock), {}, limits, ours="ours")
+            times = _timed(card, effort, partial(_adams, base, card, torch))
+            yield ops.row(*ops.adam_work(base), times, {}, limits, ours="ours", rivals=("torch", "torch fused"))
 
 
 def _sides(op: Op, direction: str, card: Card, torch: Any, precision: Precision) -> dict[str, Contestant]:
-    """Ours and PyTorch's in its two memory orders, each with sets of inputs of its own."""
+    """Ours and PyTorch's in its two memory orders, each with sets of arrays of its own. No cast is timed: PyTorch's have the dtype."""
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape, np.float32) for shape in op.inputs]
-    sets = range(sets_for(card, sum(a.nbytes for a in inputs)))
+    dtype, moved = getattr(torch, precision.half or "float32"), op.work[direction].bytes
     manual_seed(0)
     torch.manual_seed(0)
-    ours = ops.our_contestant(op, direction, [[to_device(a, "cuda") for a in inputs] for _ in sets])
+    ours = ops.our_contestant(op, direction, [[to_device(a, "cuda") for a in inputs] for _ in range(sets_for(card, moved))])
     sides = {"ours": _within(precision.ours, ours)}
     for name in FORMATS:
-        tensors = [[torch.from_numpy(a).to(card.place, copy=True) for a in inputs] for _ in sets]
-        sides[name] = ops.torch_contestant(op, direction, tensors, torch, name != "torch", _autocast(card, torch, precision))
+        sets = range(sets_for(card, moved * dtype.itemsize / 4))
+        tensors = [[torch.from_numpy(a).to(card.place, dtype, copy=True) for a in inputs] for _ in sets]
+        sides[name] = ops.torch_contestant(op, direction, tensors, torch, name != "torch")
     return sides
+
+
+def _adams(base: int, card: Card, torch: Any) -> dict[str, Contestant]:
+    """Ours and PyTorch's two, each with sets of weights, gradients and state of its own."""
+    sets = sets_for(card, ops.adam_work(base)[1].bytes)
+    return {
+        "ours": ops.our_adam(base, "cuda", sets),
+        "torch": ops.torch_adam(base, torch, None, card.place, sets),
+        "torch fused": ops.torch_adam(base, torch, True, card.place, sets),
+    }
 
 
 def _within(around: Around, contestant: Contestant) -> Contestant:
@@ -268,31 +305,37 @@ def steps(
 ) -> Iterator[Row]:
     """A row for training and one for prediction of each network; against PyTorch as it is, and compiled where that succeeds."""
     for network in chosen:
-        if only not in f"{network.name} {network.size}":
-            continue
-        around = _autocast(card, torch, precision)
-        macs = summary(network.ours(), network.shape).macs
-        sides = {"ours": networks.our_steps(network, "cuda", precision.ours)}
-        sides |= {name: networks.torch_steps(network, torch, name, device=card.place, around=around) for name in FORMATS}
-        failed = {}
-        try:
-            compiled = networks.torch_steps(network, torch, FORMATS[1], torch.compile, card.place, around)
-            for contestant in compiled.values():
-                contestant.run(contestant.prepare())
-            sides["torch.compile"] = compiled
-        except Exception as problem:  # a compiler takes nothing with it
-            failed = {"rivals": {"torch.compile": {"failed": type(problem).__name__}}}
-        for mode, flops in (("training", 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
-            times = take_turns({name: side[mode] for name, side in sides.items()}, effort, card.clock)
-            seconds = medians(times)
-            yield {
-                "network": network.name,
-                "shape": network.size,
-                "mode": mode,
-                "flops": flops,
-                "seconds": seconds,
-                **compare(times, "ours", [*FORMATS, "torch.compile"]),
-                **failed,
-                "gflops": flops / seconds["ours"] / 1e9,
-                "share": flops / limits["gflops"] / 1e9 / seconds["ours"],
-            }
+        if only in f"{network.name} {network.size}":
+            card.free()
+            yield from _steps(card, torch, precision, network, effort, limits)
+
+
+def _steps(
+    card: Card, torch: Any, precision: Precision, network: networks.Network, effort: Effort, limits: dict[str, float]
+) -> Iterator[Row]:
+    """Of one network. PyTorch's Adam is the fused one: ours is one launch too."""
+    theirs = partial(networks.torch_steps, network, torch, device=card.place, around=_autocast(card, torch, precision), fused=True)
+    macs = summary(network.ours(), network.shape).macs
+    sides = {"ours": networks.our_steps(network, "cuda", precision.ours), **{name: theirs(name) for name in FORMATS}}
+    failed = {}
+    try:
+        compiled = theirs(FORMATS[1], networks.compiles(torch))
+        for contestant in compiled.values():
+            contestant.run(contestant.prepare())
+        sides["torch.compile"] = compiled
+    except Exception as problem:  # a compiler takes nothing with it
+        failed = {"rivals": {"torch.compile": {"failed": type(problem).__name__}}}
+    for mode, flops in (("training", 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
+        times = take_turns({name: side[mode] for name, side in sides.items()}, effort, card.clock)
+        seconds = medians(times)
+        yield {
+            "network": network.name,
+            "shape": network.size,
+            "mode": mode,
+            "flops": flops,
+            "seconds": seconds,
+            **compare(times, "ours", [*FORMATS, "torch.compile"]),
+            **failed,
+            "gflops": flops / seconds["ours"] / 1e9,
+            "share": flops / limits["gflops"] / 1e9 / seconds["ours"],
+        }

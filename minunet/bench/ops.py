@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import cycle
@@ -57,6 +56,10 @@ class Op:
     ours: Maker
     theirs: Maker | None = None
     image: bool = False
+
+    @property
+    def is_convolution(self) -> bool:
+        return "grad_w" in self.work
 
     def their_function(self, torch: Any) -> Any:
         return self.ours(torch.nn) if self.theirs is None else self.theirs(torch)
@@ -289,8 +292,12 @@ def row(
     extra: dict[str, list[float]],
     peaks: dict[str, float],
     ours: str = "cpu",
+    rivals: tuple[str, ...] = FORMATS,
 ) -> dict[str, Any]:
-    """One row of results. share: the time that the machine's limits allow, by arithmetic or by traffic, divided by ours."""
+    """One row of results. share: the time that the machine's limits allow, by arithmetic or by traffic, divided by ours.
+
+    rivals: those of whom the fastest counts.
+    """
     seconds = float(np.median(times[ours]))
     limit = max(work.flops / peaks["gflops"], work.bytes / peaks["gbytes"]) / 1e9
     return {
@@ -298,7 +305,7 @@ def row(
         "flops": work.flops,
         "bytes": work.bytes,
         "seconds": medians(times | extra),
-        **compare(times, ours, list(FORMATS)),
+        **compare(times, ours, list(rivals)),
         "gflops": work.flops / seconds / 1e9,
         "gbytes": work.bytes / seconds / 1e9,
         "share": limit / seconds,
@@ -324,14 +331,15 @@ def our_contestant(op: Op, direction: str, sets: list[list[Any]]) -> Contestant:
         return Contestant(forward, cycle(inputs).__next__)
     for p in parameters:
         p.requires_grad = direction != "grad_x"
-    turns, gradients = cycle(range(len(inputs))), [None] * len(inputs)
+    turns = cycle(range(len(inputs)))
+    gradients: list[Any] = [None] * len(inputs)  # of the outputs: drawn once, then copied
 
     def prepare() -> Any:
         turn = next(turns)
         seed = Tensor(array_module(inputs[turn][0]).zeros(1, np.float32), requires_grad=direction != "grad_w")
         y = function(*(_Before.apply(seed, array=a) for a in inputs[turn]))
         if gradients[turn] is None:
-            gradients[turn] = _output_gradient(y.data)
+            gradients[turn] = gradients[0].copy(order="K") if turn else _output_gradient(y.data)
         return y, gradients[turn]
 
     def backward(prepared: Any) -> None:
@@ -350,24 +358,19 @@ def _output_gradient(y: Any) -> Any:
     return gy
 
 
-def torch_contestant(
-    op: Op, direction: str, sets: list[list[Any]], torch: Any, last: bool, around: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> Contestant:
-    """sets: as above, of tensors. last: PyTorch's own channels-last memory format, for inputs, weights and gradients.
-
-    around: what forward runs within, such as an autocast.
-    """
+def torch_contestant(op: Op, direction: str, sets: list[list[Any]], torch: Any, last: bool) -> Contestant:
+    """sets: as above, of tensors, whose dtype the weights get. last: PyTorch's own channels-last memory format, for all of them."""
     order = {4: torch.channels_last, 5: torch.channels_last_3d}.get(sets[0][0].ndim) if last else torch.contiguous_format
     function = op.their_function(torch)
     parameters = []
     if isinstance(function, torch.nn.Module):
-        function = function.to(sets[0][0].device, memory_format=order)
+        function = function.to(sets[0][0].device, sets[0][0].dtype, memory_format=order)
         parameters = list(function.parameters())
     inputs = [[t.detach().contiguous(memory_format=order) for t in tensors] for tensors in sets]
     if direction == "forward":
 
         def forward(tensors: Any) -> Any:
-            with torch.no_grad(), around():
+            with torch.no_grad():
                 return function(*tensors)
 
         return Contestant(forward, cycle(inputs).__next__)
@@ -375,15 +378,18 @@ def torch_contestant(
         p.requires_grad_(direction != "grad_x")
     for tensor in (t for tensors in inputs for t in tensors):
         tensor.requires_grad_(direction != "grad_w")
-    turns, gradients = cycle(range(len(inputs))), [None] * len(inputs)
+    turns = cycle(range(len(inputs)))
+    gradients: list[Any] = [None] * len(inputs)  # of the outputs: drawn once, then copied
+
+    def drawn(y: Any) -> Any:
+        gy = torch.from_numpy(np.random.default_rng(2).standard_normal(tuple(y.shape), np.float32)).to(y.device, y.dtype)
+        return gy.contiguous(memory_format=order) if y.ndim == inputs[0][0].ndim else gy
 
     def prepare() -> Any:
         turn = next(turns)
-        with around():
-            y = function(*inputs[turn])
+        y = function(*inputs[turn])
         if gradients[turn] is None:
-            gy = torch.from_numpy(np.random.default_rng(2).standard_normal(tuple(y.shape), np.float32)).to(y.device, y.dtype)
-            gradients[turn] = gy.contiguous(memory_format=order) if y.ndim == inputs[turn][0].ndim else gy
+            gradients[turn] = gradients[0].clone() if turn else drawn(y)
         wanted = ([] if direction == "grad_w" else inputs[turn]) + ([] if direction == "grad_x" else parameters)
         return y, wanted, gradients[turn]
 
