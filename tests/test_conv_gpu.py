@@ -18,6 +18,7 @@ CASES = [
     pytest.param((2, 3, 9, 8), (4, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, id="the usual"),
     pytest.param((1, 4, 7, 9), (6, 2, 3, 2), (2, 3), ((0, 2), (3, 1)), (2, 1), 2, id="everything uneven"),
     pytest.param((1, 4, 9, 9), (4, 1, 3, 3), (1, 1), ((0, -2), (1, -1)), (1, 1), 4, id="cropped at the end, each channel alone"),
+    pytest.param((1, 4, 9, 9), (6, 2, 3, 3), (2, 1), ((-2, 1), (-1, -2)), (1, 1), 2, id="cropped before"),
     pytest.param((3, 2, 11), (5, 2, 4), (2,), ((1, 2),), (1,), 1, id="signal"),
     pytest.param((1, 2, 5, 4, 6), (3, 2, 3, 1, 2), (1, 2, 1), ((1, 1), (0, 0), (1, 0)), (1, 1, 2), 1, id="volume"),
     pytest.param((1, 1, 30, 30), (1, 1, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, id="more pixels than a block has threads"),

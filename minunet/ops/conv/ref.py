@@ -37,14 +37,15 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tupl
     xp, gy = array_module(gy), gated(gy, gate)
     g, sizes = geometry.groups, gy.shape[2:]
     channels = w.shape[1] * g
-    reach = [max(before + n + after, before + n) for n, (before, after) in zip(spatial, geometry.padding, strict=True)]
-    padded = xp.zeros((gy.shape[0], channels, *reach), dtype=gy.dtype)
+    reach = [max(before, 0) + n + max(after, 0) for n, (before, after) in zip(spatial, geometry.padding, strict=True)]
+    whole = xp.zeros((gy.shape[0], channels, *reach), dtype=gy.dtype)
+    padded = whole[(..., *(slice(max(-before, 0), None) for before, _ in geometry.padding))]  # x̄: it begins later where x is cropped
     rows = _rows(gy, g)
     for tap, window in _taps(w.shape[2:], sizes, geometry):
         pixels = _tap_weight(w, tap, g).swapaxes(-1, -2) @ rows  # (g, C/g, O/g) @ (N, g, O/g, P)
         padded[window] += pixels.reshape(gy.shape[0], channels, *sizes)
-    inside = tuple(slice(before, before + n) for n, (before, _) in zip(spatial, geometry.padding, strict=True))
-    return deliver(_finish(xp.ascontiguousarray(padded[(..., *inside)]), b, activation), out)
+    inside = tuple(slice(max(before, 0), max(before, 0) + n) for n, (before, _) in zip(spatial, geometry.padding, strict=True))
+    return deliver(_finish(xp.ascontiguousarray(whole[(..., *inside)]), b, activation), out)
 
 
 def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ...], bias: bool) -> tuple[Any, Any]:
