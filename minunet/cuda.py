@@ -15,7 +15,8 @@ are not noticed. So the signature is read from the source, and each argument is 
 
 A file is compiled when one of its kernels is first launched, once for each element type, which it calls REAL. CuPy keeps the result
 on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes. The table of addresses that a list
-becomes lies on the GPU, and stays there until one of its arrays lies elsewhere.
+becomes lies on the GPU. It serves as long as its arrays stay where they are, and is kept until a kernel has gathered 4096 packed values:
+then all of them go.
 
 Where a file has code for the tensor cores (it includes tensor_cores.cuh), `precision()` says how float32 numbers are multiplied.
 """
@@ -79,7 +80,7 @@ def precision(name: str) -> Iterator[None]:
     |---|---|---|
     | `"float32"` | nothing: the ordinary units multiply | 2⁻²⁴ |
     | `"tf32"` | 10 bits behind the point | 2⁻¹⁰ |
-    | `"fp16"` | 10 bits, and nothing above 65504 or below 6·10⁻⁸ | 2⁻¹⁰ |
+    | `"fp16"` | 10 bits, fewer below 6·10⁻⁵; zero below 3·10⁻⁸, infinity from 65520 on | 2⁻¹⁰, above 6·10⁻⁵ |
     | `"bf16"` | 7 bits | 2⁻⁷ |
 
     All but the first use the tensor cores. Sums and arrays stay float32, so do the weights. What counts is the setting when a kernel is

@@ -91,9 +91,8 @@ class Optimizer:
                 if p.grad is None:
                     continue
                 w, state = p.data, self.state.setdefault(p, {})
-                if axes_in_memory(w) is None or not getattr(
-                    w.flags, "behaved", True
-                ):  # a window of a larger array; or NumPy will refuse it below
+                behaved = getattr(w.flags, "behaved", True)  # what may not be written NumPy refuses, where the copy goes back
+                if axes_in_memory(w) is None or not behaved:  # a window of a larger array
                     w = w.copy(order="K")
                     copied.append((p.data, w))
                 options = self.options(state, group)  # before the state is made: its absence tells the first step
@@ -183,11 +182,8 @@ def _sign(group: dict[str, Any]) -> float:
 def _like(weight: Any, array: Any) -> Any:
     """The array in the weight's dtype and memory order: itself where it has them. Then an update need not know of axes."""
     same = array.shape == weight.shape and array.dtype == weight.dtype
-    return (
-        array
-        if same and (array.strides == weight.strides or axes_in_memory(array) == axes_in_memory(weight))
-        else _copy_like(weight, array)
-    )
+    alike = same and (array.strides == weight.strides or axes_in_memory(array) == axes_in_memory(weight))
+    return array if alike else _copy_like(weight, array)
 
 
 def _copy_like(weight: Any, array: Any) -> Any:

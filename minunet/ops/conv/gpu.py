@@ -89,6 +89,7 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
 
 
 def grad_b(gy: Any, gate: Any) -> Any:
+    """Within `cuda.precision()` ∂y is rounded here too, though there is nothing to multiply: the tiles of ∂w add it up."""
     ones = (1,) * (gy.ndim - 2)
     pixelwise = Geometry(ones, ((0, 0),) * len(ones), ones, 1)
     if is_tiled(gy, pixelwise):
