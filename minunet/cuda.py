@@ -121,12 +121,13 @@ class Source:
         self.path = Path(file).with_name(name)
 
     def kernel(self, name: str, dtype: Any) -> Kernel:
-        """The kernel, compiled with `dtype` for REAL, and for the precision that is set where it has tensor cores."""
-        return _kernel(self.path, name, np.dtype(dtype).name, _precision.get() if has_tensor_cores(self.path) else "float32")
+        """The kernel for the current GPU, compiled with `dtype` for REAL, and for the precision that is set where it has tensor cores."""
+        precision = _precision.get() if has_tensor_cores(self.path) else "float32"
+        return _kernel(self.path, name, np.dtype(dtype).name, precision, current_gpu())
 
 
 class Kernel:
-    """One kernel for one element type: `kernel(grid, block, *arguments, shared=bytes)` launches it."""
+    """One kernel for one element type on one GPU: `kernel(grid, block, *arguments, shared=bytes)` launches it."""
 
     def __init__(self, name: str, parameters: list[Parameter]) -> None:
         self.name, self.parameters = name, parameters
@@ -337,18 +338,23 @@ def options(real: str, precision: str = "float32") -> tuple[str, ...]:
     return (*OPTIONS, f"-DREAL={REALS[real]}", *(() if precision == "float32" else (f"-D{precision.upper()}",)))
 
 
+def current_gpu() -> int:
+    """Its number. What is compiled, checked and kept for one GPU is of no use to another."""
+    return int(cupy_module().cuda.Device().id)
+
+
 @cache
-def _kernel(path: Path, name: str, real: str, precision: str) -> Kernel:
+def _kernel(path: Path, name: str, real: str, precision: str, gpu: int) -> Kernel:
     known = signatures(path, real)
     if name not in known:
         raise AttributeError(f"{path.name} has no kernel {name!r}; it has {', '.join(known)}.")
     kernel = Kernel(name, known[name])
-    kernel.function = _module(path, real, precision).get_function(name)
+    kernel.function = _module(path, real, precision, gpu).get_function(name)
     return kernel
 
 
 @cache
-def _module(path: Path, real: str, precision: str) -> Any:
+def _module(path: Path, real: str, precision: str, gpu: int) -> Any:
     if real not in REALS:
         raise TypeError(f"{path.name}: kernels are compiled for {' and '.join(REALS)}, not for {real}.")
     cupy = cupy_module()

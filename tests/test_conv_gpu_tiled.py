@@ -30,6 +30,7 @@ CASES = [
     pytest.param((1, 33, 12, 13), (2, 33, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), id="1×1"),
     pytest.param((2, 12, 8, 10), (64, 12, 2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), id="2×2 with stride 2"),
     pytest.param((1, 4, 10, 9), (6, 4, 3, 2), (2, 3), ((0, 2), (1, -1)), (2, 1), id="everything uneven"),
+    pytest.param((1, 8, 9, 10), (8, 8, 3, 3), (2, 1), ((-2, 1), (-1, -2)), (1, 1), id="cropped before"),
     pytest.param((1, 9, 5, 4, 6), (17, 9, 3, 3, 3), (1, 1, 1), ((1, 1), (1, 1), (1, 1)), (1, 1, 1), id="volume"),
     pytest.param((1, 8, 5, 6, 7), (8, 8, 2, 1, 3), (2, 1, 2), ((0, 1), (0, 0), (2, 1)), (1, 1, 2), id="volume, everything uneven"),
 ]
@@ -282,6 +283,16 @@ def test_a_gpu_that_lacks_the_numbers(precision, needs, monkeypatch):
         with cuda.precision(precision), pytest.raises(RuntimeError, match=told):
             F.conv2d(x, w)
         with cuda.precision("fp16"):
+            F.conv2d(x, w)
+
+
+def test_each_gpu_is_asked_what_it_has(monkeypatch):
+    with host_gpu.pretended(), cuda.precision("tf32"):
+        x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 1, 4, 4), (1, 1, 3, 3)))
+        F.conv2d(x, w)
+        monkeypatch.setattr(stand_in, "NUMBER", 1)
+        monkeypatch.setattr(stand_in, "CAPABILITY", "75")
+        with pytest.raises(RuntimeError, match=r"needs a GPU of compute capability 8\.0 or later, this one has 7\.5"):
             F.conv2d(x, w)
 
 

@@ -310,6 +310,16 @@ def test_a_table_of_addresses_goes_to_the_gpu_once(launch, monkeypatch):
     assert np.array_equal(y[1].get(), 2 * moved.get())
 
 
+def test_each_gpu_has_tables_of_its_own(launch, monkeypatch):
+    sent: list[Any] = []
+    monkeypatch.setattr(host_gpu._module, "asarray", lambda a: sent.append(a) or cupy.asarray(a))
+    x, y, sizes = lists(5, 300, 1)
+    for number, tables in ((0, 2), (1, 4), (0, 4), (1, 4)):
+        monkeypatch.setattr(stand_in, "NUMBER", number)
+        launch(LISTS, 3, 32, x, y, sizes)
+        assert len(sent) == tables
+
+
 @pytest.mark.parametrize(
     ("grid", "block", "message"),
     [

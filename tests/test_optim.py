@@ -14,6 +14,7 @@ from minunet import cuda, nn, optim
 from minunet.arrays import cupy_module, is_array, to_device
 from minunet.optim import gpu
 from tests import host_gpu
+from tests.host_gpu import stand_in
 
 from .conftest import require
 
@@ -236,6 +237,20 @@ def test_on_the_gpu_all_parameters_are_one_launch_and_each_is_as_by_itself(name:
         assert len(launches) == 2
         for came, wanted in zip(together, on_the_gpu(name, options, PIECES, alone=True), strict=True):
             assert np.array_equal(came, wanted)
+
+
+def test_each_gpu_has_tables_of_its_own(monkeypatch: Any) -> None:
+    sent: list[Any] = []
+    with host_gpu.pretended():
+        p = nn.Parameter(to_device(np.ones(12345, np.float32), "cuda"))
+        p.grad = p.data.copy()
+        adam, asarray = optim.Adam([p]), cupy_module().asarray
+        adam.step()
+        monkeypatch.setattr(cupy_module(), "asarray", lambda a: sent.append(a) or asarray(a))
+        for number, tables in ((1, 6), (0, 6), (1, 6)):  # weights, gradients, three of the state, pieces
+            monkeypatch.setattr(stand_in, "NUMBER", number)
+            adam.step()
+            assert len(sent) == tables
 
 
 def test_on_the_gpu_the_tables_are_made_once(monkeypatch: Any) -> None:

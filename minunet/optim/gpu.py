@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minunet.arrays import array_module
-from minunet.cuda import Source
+from minunet.cuda import Source, current_gpu
 
 SOURCE = Source(__file__, "optim.cu")
 THREADS = 256
@@ -28,14 +28,14 @@ def _update(rule: str, names: str, weights: list[Any], grads: list[Any], slots: 
         together.setdefault(tuple(map(float, chosen)), []).append(tuple(arrays))
     for numbers, parameters in together.items():
         lists = [list(arrays) for arrays in zip(*parameters, strict=True)]
-        pieces = _pieces(array_module(weights[0]), tuple(w.size for w in lists[0]))
+        pieces = _pieces(array_module(weights[0]), current_gpu(), tuple(w.size for w in lists[0]))
         told = dict(zip(names.split(), numbers, strict=True))
         SOURCE.kernel(f"optim_{rule}", weights[0].dtype)(len(pieces), THREADS, *lists, pieces, told)
 
 
 @lru_cache(maxsize=128)  # a network asks for the same in every step, and the way to the GPU is long
-def _pieces(xp: Any, sizes: tuple[int, ...]) -> Any:
-    """(pieces, 3) on the GPU: of each piece the parameter, the first of its numbers and how many they are."""
+def _pieces(xp: Any, gpu: int, sizes: tuple[int, ...]) -> Any:
+    """(pieces, 3) on that GPU: of each piece the parameter, the first of its numbers and how many they are."""
     rows = [(i, first, min(PIECE, size - first)) for i, size in enumerate(sizes) for first in range(0, size, PIECE)]
     return xp.asarray(np.array(rows, np.int64).reshape(-1, 3))
 

@@ -16,6 +16,7 @@ from tests.host_gpu.launch import ALIVE, RawModule
 
 POISON = b"\xff"  # what fresh memory holds: NaN, and −1
 CAPABILITY = "90"  # of the GPU that is none
+NUMBER = 0  # and which of several it is
 
 
 def _names(text: str) -> list[str]:
@@ -210,5 +211,5 @@ def module() -> types.ModuleType:
         setattr(cupy, value.__name__, value)
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: types.SimpleNamespace(compute_capability=CAPABILITY))
+    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: types.SimpleNamespace(id=NUMBER, compute_capability=CAPABILITY))
     return cupy
