@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from functools import cache
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -129,11 +129,11 @@ def channels_last_volume(array: Array) -> Array:
 
 
 def axes_in_memory(array: Array) -> tuple[int, ...] | None:
-    """The axes longer than 1, from the fastest to the slowest in memory; None where the numbers lie there with gaps."""
+    """The axes longer than 1, from the fastest to the slowest in memory; None where its numbers do not lie there one after the other."""
     return _axes_by_stride(array.shape, array.strides, array.itemsize)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _axes_by_stride(shape: tuple[int, ...], strides: tuple[int, ...], width: int) -> tuple[int, ...] | None:
     axes = sorted((axis for axis, n in enumerate(shape) if n > 1 and 0 not in shape), key=lambda axis: strides[axis])
     for axis in axes:
@@ -161,7 +161,7 @@ def lines(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
         return array.reshape(-1), array.shape[-1] if array.ndim else 1
     rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     step = rows.strides[0] // rows.itemsize
-    if step < 0 or (rows.strides[1] != rows.itemsize and rows.shape[1] != 1):
+    if step < 0 or rows.strides[0] % rows.itemsize or (rows.strides[1] != rows.itemsize and rows.shape[1] != 1):
         rows = np.ascontiguousarray(rows)
     if rows.flags.c_contiguous:
         return rows.reshape(-1), rows.shape[1]

@@ -29,6 +29,12 @@ def test_nan_stays_nan(name):
     assert np.isfinite(y[1])
 
 
+def test_relu_of_numbers_that_are_not_aligned():
+    records = np.zeros(6, np.dtype([("tag", "u1"), ("values", "f4", 5)]))  # rows of floats 21 bytes apart
+    records["values"] = np.random.default_rng(0).standard_normal((6, 5))
+    np.testing.assert_array_equal(F.relu(Tensor(records["values"])).data, np.maximum(records["values"], 0))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_infinity_has_its_limit(name):
     low = {"relu": 0, "leaky_relu": -np.inf, "elu": -1, "sigmoid": 0, "tanh": -1}[name]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minunet.ops.conv import Geometry, cpu, ref
-from minunet.ops.conv.cpu import choice, winograd
+from minunet.ops.conv.cpu import choice, direct, winograd
 from tests.conftest import require
 
 SAME, NONE = (1, 1), (0, 0)
@@ -41,6 +41,7 @@ CASES = [
     pytest.param((2, 10, 12, 11), 9, 5, geometry(2, padding=(2, 2)), id="direct, 5×5"),
     pytest.param((2, 10, 12, 11), 9, 3, geometry(2, 2), id="direct, stride 2"),
     pytest.param((1, 70, 4, 5, 6), 66, 5, geometry(3, padding=(2, 2)), id="direct, 5×5×5, weights of several stages"),
+    pytest.param((1, 300, 3, 4, 5), 1, 5, geometry(3, padding=(2, 2)), id="direct, one output, weights of several stages"),
 ]
 
 
@@ -124,6 +125,65 @@ def test_the_number_of_threads_changes_no_bit(shape, outputs, size, geometry):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def unaligned(a: np.ndarray) -> np.ndarray:
+    """The same numbers in the same order of axes, at addresses that are no multiple of their size."""
+    room = np.zeros(a.nbytes + 1, np.uint8)
+    last = room[1:].view(a.dtype).reshape(np.moveaxis(a, 1, -1).shape)
+    last[...] = np.moveaxis(a, 1, -1)
+    return np.moveaxis(last, -1, 1)
+
+
+@pytest.mark.parametrize(("channels", "outputs", "size"), [(5, 7, 5), (16, 16, 3), (40, 1, 1)], ids=["direct", "winograd", "one output"])
+def test_memory_that_is_not_aligned(channels, outputs, size):
+    rng = np.random.default_rng(5)
+    how = geometry(2, padding=(size // 2, size // 2))
+    x, gy, gate = (channels_last(rng, (2, c, 9, 8), "float32") for c in (channels, outputs, outputs))
+    w = rng.standard_normal((outputs, channels, size, size)).astype("float32")
+    y = unaligned(np.zeros((2, outputs, 9, 8), np.float32))
+    assert cpu.forward(unaligned(x), unaligned(w), None, how, None, y) is y
+    assert relative_error(y, ref.forward(x, w, None, how, None, None)) < 1e-5
+    for _ in range(5):  # memory that was given back too early holds other numbers sooner or later
+        gx = cpu.grad_x(unaligned(gy), unaligned(gate), unaligned(w), None, how, (9, 8), None, None)
+        assert relative_error(gx, ref.grad_x(gy, gate, w, None, how, (9, 8), None, None)) < 1e-5
+        gw, gb = cpu.grad_w(unaligned(x), unaligned(gy), unaligned(gate), how, (size, size), True)
+        exact_w, exact_b = ref.grad_w(x, gy, gate, how, (size, size), True)
+        assert relative_error(gw, exact_w) < 1e-5
+        assert relative_error(gb, exact_b) < 1e-5
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("stride", "size"), [(1, 3), (2, 2), (2, 3)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_few_outputs_of_many_channels(groups, stride, size, dilation):
+    """Vectors along the window: in `forward` one output a group, in `grad_x` one channel a group, also of several remainders."""
+    rng = np.random.default_rng(6)
+    how = Geometry((stride,) * 2, ((1, 1),) * 2, (dilation,) * 2, groups)
+    for channels, outputs in ((70 * groups, groups), (groups, 70 * groups)):
+        x = channels_last(rng, (2, channels, 11, 14), "float32")
+        w = rng.standard_normal((outputs, channels // groups, size, size)).astype("float32")
+        y = ref.forward(x, w, None, how, None, None)
+        assert relative_error(cpu.forward(x, w, None, how, None, None), y) < 1e-5
+        gy = channels_last(rng, y.shape, "float32")
+        exact = ref.grad_x(gy, None, w, None, how, (11, 14), None, None)
+        assert relative_error(cpu.grad_x(gy, None, w, None, how, (11, 14), None, None), exact) < 1e-5
+
+
+def test_an_image_without_pixels():
+    x, w = np.zeros((1, 2, 0, 3), np.float32), np.ones((2, 2, 1, 1), np.float32)
+    y = cpu.forward(x, w, np.ones(2, np.float32), geometry(2), None, None)
+    np.testing.assert_array_equal(y, np.ones((1, 2, 2, 5)))
+    assert cpu.grad_x(y, None, w, None, geometry(2), (0, 3), None, None).shape == x.shape
+
+
+def test_plans_are_found_again():
+    w = np.ones((4, 2, 1, 1), np.float32)
+    for _ in range(2):
+        before = direct._plan.cache_info().misses
+        for width in range(1, 300):
+            cpu.forward(np.ones((1, 2, 1, width), np.float32), w, None, geometry(2), None, None)
+    assert direct._plan.cache_info().misses == before
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256, 1024])

@@ -205,6 +205,16 @@ def test_nan_goes_through_relu(norm):
     assert np.isfinite(y[:, [0, 2]]).all()
 
 
+def test_a_result_goes_where_it_is_told_to_whatever_the_memory_order():
+    x, weight, bias, _ = data(2, 3, 5, 4)
+    want = F.instance_norm(Tensor(x), weight=Tensor(weight), bias=Tensor(bias)).data
+    room = np.full((2, 7, 4, 3), np.nan, x.dtype)  # channels last, of lines that are longer
+    out = np.moveaxis(room, -1, 1)[:, :, :5]
+    F.instance_norm(Tensor(x), weight=Tensor(weight), bias=Tensor(bias), out=out)
+    np.testing.assert_allclose(out, want, atol=1e-6)
+    assert np.isnan(room[:, 5:]).all()
+
+
 @every_norm
 @pytest.mark.parametrize("channels", [1, 3, 16, 80])
 def test_a_slice_of_a_wider_array_is_read_in_place(norm, channels, monkeypatch):

@@ -30,9 +30,10 @@ from numba.extending import intrinsic
 
 from minunet.simd.vectors import VECTOR_BYTES, Emitter, lanes
 
-# (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before
+# (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before. More
+# than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
 BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (12, 1))
-DOTS = 8  # rows of the micro-kernel for few columns
+DOTS = 8  # rows of the micro-kernel for one column
 
 
 def block_for(columns: int, itemsize: int) -> tuple[int, int, int]:
@@ -243,7 +244,7 @@ def tile(block, a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero):  # t
 
 @njit(cache=True)
 def tile_of_runs(block, a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
-    """The same for rows made of runs; block = len(BLOCKS) is the one for few columns."""
+    """The same for rows made of runs; block = len(BLOCKS) is the one for a column alone."""
     if block == 0:
         runs_0(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
     elif block == 1:

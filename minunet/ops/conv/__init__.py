@@ -99,6 +99,12 @@ def _operand(name: str, rank: int, x: Tensor, activation: str | None) -> Tensor:
     return x.unsqueeze(0)
 
 
+def _whole(name: str, groups: Any) -> int:
+    if not hasattr(groups, "__index__"):
+        raise TypeError(f"{name}: groups is an int, got {groups!r}.")
+    return int(groups)
+
+
 def _check(name: str, rank: int, x: tuple[int, ...], weight: tuple[int, ...], bias: Any, groups: int, transposed: bool) -> None:
     """Do the shapes fit? Every way they can fail to is said in one sentence."""
     layout = "(C, O/groups, *kernel)" if transposed else "(O, C/groups, *kernel)"
@@ -136,7 +142,7 @@ def _conv(
     out: Any,
 ) -> Tensor:
     name = f"conv{rank}d"
-    x = _operand(name, rank, input, activation)
+    x, groups = _operand(name, rank, input, activation), _whole(name, groups)
     stride, dilation = ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1)
     padding = padding if isinstance(padding, str) else ntuple(padding, rank, "padding")
     shape_of_bias = None if bias is None else bias.shape
@@ -146,7 +152,7 @@ def _conv(
     return y if x is input else y.squeeze(0)
 
 
-@lru_cache(maxsize=1024)  # a network meets the same shapes again and again, and a small layer is over before they are checked
+@lru_cache(maxsize=1024)  # a network meets the same shapes in every step, and to check them takes longer than a small layer
 def _fit(
     name: str,
     rank: int,
@@ -177,7 +183,7 @@ def _conv_transpose(
     out: Any,
 ) -> Tensor:
     name = f"conv_transpose{rank}d"
-    x = _operand(name, rank, input, activation)
+    x, groups = _operand(name, rank, input, activation), _whole(name, groups)
     stride, dilation = ntuple(stride, rank, "stride", minimum=1), ntuple(dilation, rank, "dilation", minimum=1)
     padding = padding if isinstance(padding, str) else ntuple(padding, rank, "padding")
     extra = ntuple(output_padding, rank, "output_padding")

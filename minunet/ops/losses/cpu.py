@@ -113,7 +113,10 @@ def _load(x, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-
 
 @njit(nogil=True, cache=True)
 def _add(values, count, sums):  # type: ignore[no-untyped-def]
-    """sums[i] += some of the first `count` values: first four by four in their own dtype, which is fast, then in float64."""
+    """sums[i] += some of the first `count` values: first four by four in their own dtype, which is fast, then in float64.
+
+    Losses of more than a quarter of the largest float32 overflow so.
+    """
     quarter = U(len(sums))
     for i in range(count, len(values)):
         values[i] = 0

@@ -193,7 +193,7 @@ def _joined(sums, origins, count, groups):  # type: ignore[no-untyped-def]
 
 def normalize(x: Any, line: Any, floor: float, y: Any) -> Any:
     """y = max((x − line₀)·line₁ + line₂, floor)"""
-    if y is None:
+    if y is None or not np.may_share_memory(lines(y)[0], y):  # what cannot be written in place is delivered
         y = memory.empty(x.shape, x.dtype)
     walk, places = _walk_over(x, y)
     _normalize(*places, walk, line, x.dtype.type(floor))

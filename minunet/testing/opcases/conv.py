@@ -91,6 +91,7 @@ def _bad_conv() -> Iterator[BadInput]:
     yield BadInput((x, w, None), {"stride": 0}, ValueError, "stride must be at least 1")
     yield BadInput((x, w, None), {"padding": "full"}, ValueError, "'same' or 'valid'; got 'full'")
     yield BadInput((x, w, None), {"groups": 2}, ValueError, "2 groups must divide the 3 input channels")
+    yield BadInput((x, w, None), {"groups": 1.0}, TypeError, "groups is an int, got 1.0")
     yield BadInput((x, w, None), {"activation": "tanh"}, ValueError, "None or 'relu', got 'tanh'")
     yield BadInput((x.astype(np.float32), w, None), {}, TypeError, "mix float32 and float64")
     yield BadInput((x.astype(np.int64), w, None), {}, TypeError, "expects floating-point input, got int64")

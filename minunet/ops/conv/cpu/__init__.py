@@ -74,6 +74,7 @@ def _weight(gw: Any, kernel: tuple[int, ...]) -> Any:
 
 def _taps(w: Any) -> Any:
     """(O, C, *kernel) → the view (kd, kh, kw, O, C)"""
+    w = w if w.flags.aligned else w.copy()  # else strides count no whole numbers
     view = w.reshape(*w.shape[:2], *as_triple(w.shape[2:], 1)) if w.ndim == 4 else w
     return view.transpose(2, 3, 4, 0, 1)
 
@@ -84,6 +85,6 @@ def _before(geometry: Geometry) -> Any:
 
 def _room(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Where to write the result: `out` itself if its channels lie side by side, else new channels-last memory."""
-    if out is not None and (out.strides[1] == out.itemsize or shape[1] == 1):
+    if out is not None and out.flags.aligned and (out.strides[1] == out.itemsize or shape[1] == 1):
         return out
     return channels_first(memory.empty((shape[0], *shape[2:], shape[1]), dtype))

@@ -20,7 +20,8 @@ up-convolution is one section of four members with one tap: a 1×1 convolution t
 Vectors run along the outputs. Where these are so few that most of a vector would be empty, as in a 1×1 head, they run along the numbers
 of a window instead, and their lanes are added at the end.
 
-Every result is one sum in one order, whatever task computes it: the number of threads changes no bit.
+Every result is one sum in one order, whatever task computes it: the number of threads changes no bit. (With vectors along a window, the
+order is that of its runs, which are longer where the image has no margin between its channels.)
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ POSITIONS = 192  # of windows, in one task
 PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before it goes on: they stay in the second cache
 TOTAL = 7  # multiplications that the sum of a vector's lanes costs as much as
 PLACE = 8  # bytes of an address
+PLANS = 1024  # that are kept, and what they are found by
 
 Numbers = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -89,10 +91,11 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, activation: s
 
 def _split(w: Any, groups: int) -> list[Any]:
     """The filters of each group."""
+    w = w if w.flags.aligned else w.copy()  # else strides count no whole numbers
     return [w] if groups == 1 else np.split(w, groups)
 
 
-@lru_cache
+@lru_cache(maxsize=PLANS)
 def _windows(geometry: Geometry, kernel: Numbers, out: Numbers) -> Sums:
     """One section with all taps."""
     taps = tuple(product(*(range(k) for k in kernel)))
@@ -101,7 +104,7 @@ def _windows(geometry: Geometry, kernel: Numbers, out: Numbers) -> Sums:
     return Sums(geometry.padding, geometry.stride, once, (Section(((0,) * len(kernel),), (taps,), offsets, out),))
 
 
-@lru_cache
+@lru_cache(maxsize=PLANS)
 def _remainders(geometry: Geometry, kernel: Numbers, spatial: Numbers, out: Numbers) -> Sums:
     """A member for each remainder of the positions in x modulo the stride; those that read the same numbers make one section."""
     axes = [
@@ -137,6 +140,8 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
 
     x, gate: (N, C, *axes); filters: (O, C, *kernel) for each group, any strides; y: (N, D, H, W, all O).
     """
+    if not y.size:
+        return
     size, zero = y.itemsize, y.dtype.type(0)
     outputs, channels = filters[0].shape[:2]
     volume, image = padded(x, gate, sums.margins)
@@ -193,7 +198,7 @@ class Plan(NamedTuple):
     places: Numbers
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=PLANS)
 def _plan(
     sums: Sums,
     image_steps: Numbers,
