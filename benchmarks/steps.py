@@ -26,7 +26,7 @@ from numba import njit, prange
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minunet import functional as F
-from minunet.simd import block_for, lanes, tile
+from minunet.simd import block_for, lanes, multiply
 from minunet.tensor import Tensor
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +104,7 @@ def at(array, a, b, c, d):
 @njit
 def add_product(a, a_row, b, b_row, c, c_row, depth):
     """c += a @ b for ROWS × depth numbers at address a and depth × WIDTH numbers at b; rows of a begin a_row numbers apart."""
-    tile(BLOCK, a, a_row, 1, b, b_row, c, c_row, depth, 0, np.float32(0))
+    multiply(BLOCK, a, a_row, 1, b, b_row, c, c_row, depth, ROWS, 0, np.float32(0))
 
 
 @njit(parallel=True)

@@ -170,6 +170,20 @@ def test_few_outputs_of_many_channels(groups, stride, size, dilation):
         assert relative_error(cpu.grad_x(gy, None, w, None, how, (11, 14), None, None), exact) < 1e-5
 
 
+@pytest.mark.parametrize("padding", [NONE, (1, 2)])
+@pytest.mark.parametrize(("channels", "groups", "axes"), [(3, 1, (9, 14)), (6, 2, (9, 14)), (4, 4, (40,)), (2, 1, (5, 6, 7))])
+def test_channels_in_planes_give_the_same_bits(channels, groups, axes, padding):
+    """Few channels are read where they lie: here one behind the other, there side by side."""
+    rng, rank = np.random.default_rng(7), len(axes)
+    how = Geometry((2,) * rank, (padding,) * rank, (1,) * rank, groups)
+    x = rng.standard_normal((2, channels, *axes)).astype("float32")
+    w = rng.standard_normal((20 * groups, channels // groups, *(3,) * rank)).astype("float32")
+    y = cpu.forward(x, w, None, how, None, None)
+    assert relative_error(y, ref.forward(x, w, None, how, None, None)) < 1e-5
+    side_by_side = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    np.testing.assert_array_equal(y, cpu.forward(side_by_side, w, None, how, None, None))
+
+
 def test_an_image_without_pixels():
     x, w = np.zeros((1, 2, 0, 3), np.float32), np.ones((2, 2, 1, 1), np.float32)
     y = cpu.forward(x, w, np.ones(2, np.float32), geometry(2), None, None)

@@ -45,7 +45,7 @@ from minunet.simd.tile import tile_0
 
 @numba.njit("void(intp, intp, intp, float32, float32[::1])")
 def kernel(a, b, c, zero, x):
-    tile_0(a, 1, 1, b, 1, c, 1, 9, 1, zero)  # vectors that are written out
+    tile_0(a, 1, 1, b, 1, c, 1, 9, 6, 1, zero)  # vectors that are written out
     for i in range(x.size):  # a loop that LLVM turns into vectors
         x[i] = exp(x[i])
 

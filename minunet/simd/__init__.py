@@ -5,7 +5,7 @@ small transforms Y = M X Mᵀ of Winograd's convolution, `rows.py` one formula f
 """
 
 from minunet.simd.rows import PADDING, make_rows
-from minunet.simd.tile import BLOCKS, DOTS, block_for, tile, tile_of_runs
+from minunet.simd.tile import BLOCKS, DOTS, block_for, multiply, multiply_runs
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
 
@@ -19,11 +19,11 @@ __all__ = [
     "lanes",
     "make_rows",
     "make_transform",
+    "multiply",
+    "multiply_runs",
     "peek",
     "poke",
     "prefetch",
     "prefetch_to_write",
-    "tile",
-    "tile_of_runs",
     "transpose",
 ]

@@ -11,10 +11,10 @@ A matrix product is fast when its innermost block of results stays in the proces
 
 The c's are local vector variables, which LLVM keeps in registers. There are two ways to say where the matrices lie:
 
-`tile`         rows at equal distances: A may be a transposed matrix
-`tile_of_runs` rows anywhere, each made of runs of neighbouring numbers at the same offsets from its start: the windows of an image
+`multiply`      rows at equal distances: A may be a transposed matrix
+`multiply_runs` rows anywhere, each made of numbers at the same offsets from its start: the windows of an image
 
-A column alone would leave most of a vector empty. `tile_of_runs` then takes vectors along k, which are added up at the end.
+A column alone would leave most of a vector empty. `multiply_runs` then takes vectors along k, which are added up at the end.
 
 Source: Goto & van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (2008), section 6.
 """
@@ -59,6 +59,13 @@ class _Sums:
     def get(self, r: int, v: int) -> Any:
         return self.builder.load(self._variables[r][v])
 
+    def fill(self, value: Any) -> None:
+        """Every row = value(v) for vector v."""
+        for v in self.vectors:
+            columns = value(v)
+            for r in self.rows:
+                self.set(r, v, columns)
+
     def column(self, pointer: Any, v: int) -> Any:
         """Where vector v of a row lies that begins at `pointer`."""
         return self.emit.at(pointer, self.emit.index(v * self.emit.width))
@@ -75,95 +82,40 @@ class _Sums:
 
 def _make_tile(rows: int, vectors: int) -> Any:
     @intrinsic
-    def tile(typingctx, a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero):  # type: ignore[no-untyped-def]
-        """c[r, :] += Σ_k a[r·a_row + k·a_step] · b[k·b_step, :] for r < rows, k < depth; with `fresh`, c = instead of c +=.
+    def tile(typingctx, a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh, zero):  # type: ignore[no-untyped-def]
+        """c[r, :] += Σ_k a[r·a_row + k·a_step] · b[k·b_step, :] for r < height, k < depth; with `fresh`, c = instead of c +=.
 
-        a, b, c: addresses; strides in elements; `zero`: 0 of the element type, which chooses float32 or float64.
+        a, b, c: addresses; strides in elements; height: rounded up to whole blocks; `zero`: 0 of the element type, float32 or float64.
         """
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a, a_row, a_step, b, b_step, c, c_row, depth, fresh, _ = args
+            a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh, _ = args
             emit = Emitter(builder, zero)
             a, b, c = emit.pointer(a), emit.pointer(b), emit.pointer(c)
             sums = _Sums(builder, emit, rows, vectors)
-            places = [(r, v, sums.column(emit.at(c, emit.times(c_row, r)), v)) for r in sums.rows for v in sums.vectors]
-            with builder.if_else(builder.icmp_signed("!=", fresh, emit.index(0))) as (start, go_on):
-                with start:
-                    for r, v, _place in places:
-                        sums.set(r, v, emit.constant(0.0))
-                with go_on:
-                    for r, v, place in places:
-                        sums.set(r, v, emit.load(place))
             row_offsets = [emit.times(a_row, r) for r in sums.rows]
-            with cgutils.for_range(builder, depth) as loop:
-                a_k = emit.at(a, builder.mul(loop.index, a_step))
-                sums.step([emit.at(a_k, offset) for offset in row_offsets], emit.at(b, builder.mul(loop.index, b_step)))
-            for r, v, place in places:
-                emit.store(sums.get(r, v), place)
-            return context.get_dummy_value()
+            with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (first, _):
+                a_block, c_block = emit.at(a, builder.mul(first, a_row)), emit.at(c, builder.mul(first, c_row))
 
-        return types.void(*([types.intp] * 9), zero), codegen
+                def places():  # type: ignore[no-untyped-def]
+                    """Row, vector, where its results lie. Reckoned when needed: meanwhile the registers are for the sums."""
+                    for r in sums.rows:
+                        for v in sums.vectors:
+                            yield r, v, sums.column(emit.at(c_block, emit.times(c_row, r)), v)
 
-    return tile
-
-
-def _make_tile_of_runs(rows: int, vectors: int) -> Any:
-    @intrinsic
-    def tile(typingctx, a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
-        """c_r[:] = bias[:] + Σ_runs Σ_k a_r[offset + k] · b[row, :], where `row` counts on through all runs; r < rows.
-
-        a_rows, c_rows: the address of `rows` addresses. runs: the address of `count` pairs (offset, length) of int64. b: contiguous rows.
-        columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
-        whole = 1: all are. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
-        """
-        if not isinstance(zero, types.Float):
-            return None
-
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, _ = args
-            emit = Emitter(builder, zero)
-            b, bias = emit.pointer(b), emit.pointer(bias)
-            sums = _Sums(builder, emit, rows, vectors)
-            a_at, c_at = ([emit.pointer(emit.load_index(table, r)) for r in sums.rows] for table in (a_rows, c_rows))
-            shifts = [emit.load_index(columns, 2 * v) for v in sums.vectors]
-            kept = [emit.load_index(columns, 2 * v + 1) for v in sums.vectors]
-            places = [(r, v, emit.at(c_at[r], shifts[v])) for r in sums.rows for v in sums.vectors]
-            for _, _, place in places:
-                emit.prefetch(place, write=True)  # its line comes while the sum is computed
-            complete = builder.icmp_signed("!=", whole, emit.index(0))
-            with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
-                with start:
-                    for v in sums.vectors:
-                        value = emit.load(sums.column(bias, v))
-                        for r in sums.rows:
-                            sums.set(r, v, value)
-                with go_on, builder.if_else(complete) as (all_columns, some_columns):
-                    with all_columns:
-                        for r, v, place in places:
+                with builder.if_else(builder.icmp_signed("!=", fresh, emit.index(0))) as (start, go_on):
+                    with start:
+                        sums.fill(lambda v: emit.constant(0.0))
+                    with go_on:
+                        for r, v, place in places():
                             sums.set(r, v, emit.load(place))
-                    with some_columns:
-                        for r, v, place in places:
-                            sums.set(r, v, emit.load_some(place, kept[v]))
-            row = cgutils.alloca_once_value(builder, b)
-            with cgutils.for_range(builder, count) as each:
-                pair = builder.mul(each.index, emit.index(2))
-                offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
-                with cgutils.for_range_slice(builder, offset, builder.add(offset, length), emit.index(1)) as (k, _):
-                    b_k = builder.load(row)
-                    sums.step([emit.at(pointer, k) for pointer in a_at], b_k)
-                    builder.store(emit.at(b_k, emit.index(vectors * emit.width)), row)
-            with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
-                for r, v, _place in places:
-                    sums.set(r, v, emit.at_least(sums.get(r, v), emit.constant(0.0)))
-            with builder.if_else(complete) as (all_columns, some_columns):
-                with all_columns:
-                    for r, v, place in places:
-                        emit.store(sums.get(r, v), place)
-                with some_columns:
-                    for r, v, place in places:
-                        emit.store_some(sums.get(r, v), place, kept[v])
+                with cgutils.for_range(builder, depth) as loop:
+                    a_k = emit.at(a_block, builder.mul(loop.index, a_step))
+                    sums.step([emit.at(a_k, offset) for offset in row_offsets], emit.at(b, builder.mul(loop.index, b_step)))
+                for r, v, place in places():
+                    emit.store(sums.get(r, v), place)
             return context.get_dummy_value()
 
         return types.void(*([types.intp] * 10), zero), codegen
@@ -171,57 +123,122 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     return tile
 
 
-def _make_dots_of_runs(rows: int) -> Any:
+def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     @intrinsic
-    def dots(typingctx, a_rows, runs, count, b, c_rows, columns, bias, first, relu, zero):  # type: ignore[no-untyped-def]
-        """As `tile_of_runs` for one column: b is contiguous, and sums run along it, a vector at a time."""
+    def tile(typingctx, a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+        """c_r[:] = bias[:] + Σ_i a_r[offset_i] · b[i, :] for r < height, rounded up to whole blocks.
+
+        a_rows, c_rows: the address of an address for each row. runs: the address of `count` pairs (offset, 1) of int64. b: contiguous rows.
+        columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
+        whole = 1: all are. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
+        """
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, b, c_rows, columns, bias, first, relu, _ = args
+            a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, _ = args
             emit = Emitter(builder, zero)
-            sums = _Sums(builder, emit, rows, 1)
-            a_at, c_at = ([emit.pointer(emit.load_index(table, r)) for r in sums.rows] for table in (a_rows, c_rows))
-            places = [emit.at(pointer, emit.load_index(columns, 0)) for pointer in c_at]
-            with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
-                with start:
-                    number = builder.load(emit.pointer(bias))
-                    for r in sums.rows:
-                        sums.set(r, 0, emit.alone(number))
-                with go_on:
-                    for r in sums.rows:
-                        sums.set(r, 0, emit.alone(builder.load(places[r], align=emit.itemsize)))
-            rest = cgutils.alloca_once_value(builder, emit.pointer(b))
-            with cgutils.for_range(builder, count) as each:
-                pair = builder.mul(each.index, emit.index(2))
-                offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
-                b_run = builder.load(rest)
-                whole = builder.mul(builder.sdiv(length, emit.index(emit.width)), emit.index(emit.width))
+            b, bias = emit.pointer(b), emit.pointer(bias)
+            sums = _Sums(builder, emit, rows, vectors)
+            complete = builder.icmp_signed("!=", whole, emit.index(0))
+            with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (block, _):
 
-                def add(k, load):  # type: ignore[no-untyped-def]
-                    numbers = load(emit.at(b_run, k))
+                def places():  # type: ignore[no-untyped-def]
+                    """Row, vector, where its results lie, how many they are. Read when needed: meanwhile the registers are for the sums."""
+                    shifts = [emit.load_index(columns, 2 * v) for v in sums.vectors]
+                    kept = [emit.load_index(columns, 2 * v + 1) for v in sums.vectors]
                     for r in sums.rows:
-                        sums.set(r, 0, emit.fma(load(emit.at(a_at[r], offset, k)), numbers, sums.get(r, 0)))
+                        c_at = emit.pointer(emit.load_index(c_rows, builder.add(block, emit.index(r))))
+                        for v in sums.vectors:
+                            yield r, v, emit.at(c_at, shifts[v]), kept[v]
 
-                with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.width)) as (k, _):
-                    add(k, emit.load)
-                left = builder.sub(length, whole)
-                with builder.if_then(builder.icmp_signed(">", left, emit.index(0))):
-                    add(whole, lambda pointer: emit.load_some(pointer, left))
-                builder.store(emit.at(b_run, length), rest)
-            together = min(rows, emit.width)
-            for begin in range(0, rows, together):
-                some = sums.rows[begin : begin + together]
-                results = cgutils.alloca_once_value(builder, emit.totals([sums.get(r, 0) for r in some]))
+                a_at = [emit.pointer(emit.load_index(a_rows, builder.add(block, emit.index(r)))) for r in sums.rows]
+                with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
+                    with start:
+                        sums.fill(lambda v: emit.load(sums.column(bias, v)))
+                    with go_on, builder.if_else(complete) as (all_columns, some_columns):
+                        with all_columns:
+                            for r, v, place, _ in places():
+                                sums.set(r, v, emit.load(place))
+                        with some_columns:
+                            for r, v, place, kept in places():
+                                sums.set(r, v, emit.load_some(place, kept))
+                with cgutils.for_range(builder, count) as each:
+                    offset = emit.load_index(runs, emit.times(each.index, 2))
+                    sums.step([emit.at(pointer, offset) for pointer in a_at], emit.at(b, emit.times(each.index, vectors * emit.width)))
                 with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
-                    builder.store(emit.at_least(builder.load(results), emit.constant(0.0)), results)
-                for lane, r in enumerate(some):
-                    number = builder.extract_element(builder.load(results), ir.Constant(ir.IntType(32), lane))
-                    builder.store(number, places[r], align=emit.itemsize)
+                    for r in sums.rows:
+                        for v in sums.vectors:
+                            sums.set(r, v, emit.at_least(sums.get(r, v), emit.constant(0.0)))
+                with builder.if_else(complete) as (all_columns, some_columns):
+                    with all_columns:
+                        for r, v, place, _ in places():
+                            emit.store(sums.get(r, v), place)
+                    with some_columns:
+                        for r, v, place, kept in places():
+                            emit.store_some(sums.get(r, v), place, kept)
             return context.get_dummy_value()
 
-        return types.void(*([types.intp] * 9), zero), codegen
+        return types.void(*([types.intp] * 11), zero), codegen
+
+    return tile
+
+
+def _make_dots_of_runs(rows: int) -> Any:
+    @intrinsic
+    def dots(typingctx, a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+        """As `tile` of runs for one column: b is contiguous, and sums go along it and the runs (offset, length), a vector at a time."""
+        if not isinstance(zero, types.Float):
+            return None
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, _ = args
+            emit = Emitter(builder, zero)
+            sums = _Sums(builder, emit, rows, 1)
+            with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (block, _):
+                a_at, c_at = (
+                    [emit.pointer(emit.load_index(table, builder.add(block, emit.index(r)))) for r in sums.rows]
+                    for table in (a_rows, c_rows)
+                )
+                places = [emit.at(pointer, emit.load_index(columns, 0)) for pointer in c_at]
+                with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
+                    with start:
+                        sums.fill(lambda v: emit.alone(builder.load(emit.pointer(bias))))
+                    with go_on:
+                        for r in sums.rows:
+                            sums.set(r, 0, emit.alone(builder.load(places[r], align=emit.itemsize)))
+                rest = cgutils.alloca_once(builder, emit.pointer(b).type)
+                builder.store(emit.pointer(b), rest)
+                with cgutils.for_range(builder, count) as each:
+                    pair = builder.mul(each.index, emit.index(2))
+                    offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
+                    b_run = builder.load(rest)
+                    whole = builder.mul(builder.sdiv(length, emit.index(emit.width)), emit.index(emit.width))
+
+                    def add(k, load):  # type: ignore[no-untyped-def]
+                        numbers = load(emit.at(b_run, k))
+                        for r in sums.rows:
+                            sums.set(r, 0, emit.fma(load(emit.at(a_at[r], offset, k)), numbers, sums.get(r, 0)))
+
+                    with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.width)) as (k, _):
+                        add(k, emit.load)
+                    left = builder.sub(length, whole)
+                    with builder.if_then(builder.icmp_signed(">", left, emit.index(0))):
+                        add(whole, lambda pointer: emit.load_some(pointer, left))
+                    builder.store(emit.at(b_run, length), rest)
+                together = min(rows, emit.width)
+                for begin in range(0, rows, together):
+                    some = sums.rows[begin : begin + together]
+                    results = cgutils.alloca_once(builder, emit.vector)
+                    builder.store(emit.totals([sums.get(r, 0) for r in some]), results)
+                    with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
+                        builder.store(emit.at_least(builder.load(results), emit.constant(0.0)), results)
+                    for lane, r in enumerate(some):
+                        number = builder.extract_element(builder.load(results), ir.Constant(ir.IntType(32), lane))
+                        builder.store(number, places[r], align=emit.itemsize)
+            return context.get_dummy_value()
+
+        return types.void(*([types.intp] * 10), zero), codegen
 
     return dots
 
@@ -232,24 +249,24 @@ dots = _make_dots_of_runs(DOTS)
 
 
 @njit(cache=True)
-def tile(block, a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero):  # type: ignore[no-untyped-def]
-    """The micro-kernel of `BLOCKS[block]`; its arguments are those of the kernels it chooses from."""
+def multiply(block, a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh, zero):  # type: ignore[no-untyped-def]
+    """`height` rows of a product by the micro-kernel of `BLOCKS[block]`; the arguments are those of the kernels it chooses from."""
     if block == 0:
-        tile_0(a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero)
+        tile_0(a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh, zero)
     elif block == 1:
-        tile_1(a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero)
+        tile_1(a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh, zero)
     else:
-        tile_2(a, a_row, a_step, b, b_step, c, c_row, depth, fresh, zero)
+        tile_2(a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh, zero)
 
 
 @njit(cache=True)
-def tile_of_runs(block, a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+def multiply_runs(block, a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
     """The same for rows made of runs; block = len(BLOCKS) is the one for a column alone."""
     if block == 0:
-        runs_0(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
+        runs_0(a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 1:
-        runs_1(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
+        runs_1(a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 2:
-        runs_2(a_rows, runs, count, b, c_rows, columns, whole, bias, first, relu, zero)
+        runs_2(a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero)
     else:
-        dots(a_rows, runs, count, b, c_rows, columns, bias, first, relu, zero)
+        dots(a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, zero)

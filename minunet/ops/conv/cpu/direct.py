@@ -9,8 +9,9 @@ window is a few runs of neighbouring numbers, at the same distances from its fir
            ░░[▓▓▓▓▓▓]░░░░░░░░░░░░     = y[p, o]
            ░░░░░░░░░░░░░░░░░░░░░░
 
-The micro-kernel takes a few windows at a time, by their addresses, and walks through the runs while the sums stay in registers. They
-begin as the bias, and go straight to y. Nothing is copied ("im2col") but what must be padded with zeros.
+The micro-kernel takes a few windows at a time, by their addresses, and walks through the numbers while the sums stay in registers. They
+begin as the bias, and go straight to y. Nothing is copied ("im2col") but what must be padded with zeros. An image of few channels may
+also have them in planes, one behind the other, as a first layer is given it: the numbers are the same, only at other distances.
 
 The gradient to x, which is also the transposed convolution, is the same sum. The pixels of x that share a remainder modulo the stride
 meet the same taps: a convolution of ∂y by some of the taps, without stride, whose results are `stride` pixels apart. Remainders that read
@@ -38,8 +39,9 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import address, as_triple, padded, walk
-from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, block_for, lanes, peek, poke, tile_of_runs, transpose
+from minunet.ops.conv.cpu.choice import FEW
+from minunet.ops.conv.cpu.images import address, as_triple, padded, padded_planes, walk
+from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, block_for, lanes, multiply_runs, peek, poke, transpose
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -144,10 +146,13 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
         return
     size, zero = y.itemsize, y.dtype.type(0)
     outputs, channels = filters[0].shape[:2]
-    volume, image = padded(x, gate, sums.margins)
+    if 1 < x.shape[1] < FEW and channels <= outputs and gate is None and x.flags.c_contiguous:
+        volume, image, c_step = padded_planes(x, sums.margins)
+    else:
+        (volume, image), c_step = padded(x, gate, sums.margins), 1
     result = walk(y)
-    alone = channels == volume.shape[-1]
-    plan = _plan(sums, image[1:], result[1:], channels, outputs, alone, y.shape[0], filters[0].strides, size, get_num_threads())
+    alone = channels == x.shape[1]
+    plan = _plan(sums, image[1:], c_step, result[1:], channels, outputs, alone, y.shape[0], filters[0].strides, size, get_num_threads())
     packed = memory.empty((plan.packed,), y.dtype)
     bias = np.zeros(plan.columns, y.dtype)
     places = np.empty(plan.places, np.int64)
@@ -155,12 +160,14 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
         _pack(plan.weights, address(w), *plan.w_steps, channels, packed, plan.across, plan.wide, zero)
         if b is not None:
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
+        of_group = image[0] + group * channels * c_step * size
         _sum(
-            (image[0] + group * channels * size, *image[1:]), plan.stride, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
-            channels, (result[0] + group * outputs * size, *result[1:]), y.shape[0], plan.step, plan.vectors,
+            (of_group, *image[1:]), plan.stride, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
+            (result[0] + group * outputs * size, *result[1:]), y.shape[0], plan.step, plan.vectors,
             int(outputs % plan.across == 0), plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
             int(activation == "relu"), zero,
         )  # fmt: skip
+    del volume  # the kernels knew it by its address
 
 
 class Plan(NamedTuple):
@@ -169,7 +176,7 @@ class Plan(NamedTuple):
     sections … vectors: tables of int64 for the kernels.
         section: its grid, three numbers; its first stage, and how many it has
         stage, with about PANEL_BYTES of weights: the first run, the number of runs, the rows of weights before
-        run: the offset in the image, the length
+        run: the offset in the image, and the length, which is 1 where vectors run along the outputs
         panel, columns that are computed together: the section, where its weights begin, its first vector in all and in the section
         vector of columns, or one column without vectors: where its results lie, seen from start 0 and output 0, and how many they are
         weights, for each tap and vector: where they lie in w, where they go, how many outputs they are
@@ -202,6 +209,7 @@ class Plan(NamedTuple):
 def _plan(
     sums: Sums,
     image_steps: Numbers,
+    c_step: int,
     y_steps: Numbers,
     channels: int,
     outputs: int,
@@ -211,7 +219,7 @@ def _plan(
     itemsize: int,
     threads: int,
 ) -> Plan:
-    """alone: the group has all channels of the image, so that neighbouring taps are one run. w_strides: bytes."""
+    """c_step: from channel to channel. alone: the group has all channels, so that neighbouring taps are one run. w_strides: bytes."""
     taps = max(len(section.offsets) for section in sums.sections)
     if outputs * (taps * -(-channels // lanes(itemsize)) + TOTAL) <= taps * channels:  # multiplications of vectors for one window
         across, block, rows, wide = 1, len(BLOCKS), DOTS, 1
@@ -236,7 +244,10 @@ def _plan(
             where = _dot(image_steps[4 - len(offset) :], offset)
             if length - stages[-1][2] >= depth:
                 stages.append([len(runs), 0, length])
-            if alone and stages[-1][1] and where == sum(runs[-1]):
+            if across > 1:
+                runs.extend([where + c * c_step, 1] for c in range(channels))
+                stages[-1][1] += channels
+            elif alone and stages[-1][1] and where == sum(runs[-1]):
                 runs[-1][1] += channels
             else:
                 runs.append([where, channels])
@@ -300,9 +311,11 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
         a = image[0] + size * (n * image[1] + stride[0] * d * image[2] + stride[1] * h * image[3] + stride[2] * w * image[4])
         c = y[0] + size * (n * y[1] + step[0] * d * y[2] + step[1] * h * y[3] + step[2] * w * y[4])
         a_step, c_step = size * stride[2] * image[4], size * step[2] * y[4]
+        of_windows, of_results = places[0, p - low :], places[1, p - low :]
         for i in range(count):
-            places[0, p - low + i] = a + i * a_step
-            places[1, p - low + i] = c + i * c_step
+            of_windows[i] = a + i * a_step
+        for i in range(count):
+            of_results[i] = c + i * c_step
         p += count
     for i in range(high - low, high - low + rows):
         places[0, i], places[1, i] = places[0, high - low - 1], places[1, high - low - 1]
@@ -310,7 +323,7 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
 
 @njit(parallel=True, nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
-    image, stride, sections, panels, stages, runs, packed, bias, channels, y, samples, step, vectors, whole, chunks, groups, places,
+    image, stride, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
     block, rows, across, wide, relu, zero
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
@@ -333,9 +346,8 @@ def _sum(  # type: ignore[no-untyped-def]
                 run, count, row = stages[stage]
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
                 b = packed.ctypes.data + size * (begin + row * wide)
-                for t in range(0, high - low, rows):
-                    tile_of_runs(
-                        block, a + PLACE * t, runs.ctypes.data + 2 * PLACE * run, count, b, c + PLACE * t,
-                        vectors.ctypes.data + 2 * PLACE * vector, whole, bias.ctypes.data + size * across * column, first,
-                        relu if last else 0, zero,
-                    )  # fmt: skip
+                multiply_runs(
+                    block, a, runs.ctypes.data + 2 * PLACE * run, count, b, c, high - low,
+                    vectors.ctypes.data + 2 * PLACE * vector, whole, bias.ctypes.data + size * across * column, first,
+                    relu if last else 0, zero,
+                )  # fmt: skip

@@ -27,7 +27,7 @@ from numba import get_num_threads, get_thread_id, njit, prange
 from minunet import memory
 from minunet.ops.conv.cpu.images import Image, as_image, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
-from minunet.simd import VECTOR_BYTES, block_for, peek, poke, tile, transpose
+from minunet.simd import VECTOR_BYTES, block_for, multiply, peek, poke, transpose
 
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
@@ -226,5 +226,5 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
                         at, at_row, at_step, by, by_step = b + size * r, 1, chunk_outputs, a + size * k, window_step
                     if step:
                         by, by_step = (x[0] + size * first if swapped else source[0]) + size * (low * step + k), step
-                    tile(block, at, at_row, at_step, by, by_step, c, columns, high - low, fresh, zero)
+                    multiply(block, at, at_row, at_step, by, by_step, c, columns, high - low, rows, fresh, zero)
             fresh = 0

@@ -58,8 +58,15 @@ def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
     sizes = (n + before + after for n, (before, after) in zip(last.shape[1:4], pairs, strict=True))
     image = memory.empty((last.shape[0], *sizes, last.shape[4]), x.dtype)
     before = tuple(pair[0] for pair in pairs)
-    _pad(steps, _strides(held), gate is not None, last.shape, before, image, x.dtype.type(0))
+    _pad(steps, steps if gate is None else _strides(held), gate is not None, last.shape, before, image, x.dtype.type(0))
     return image, walk(image)
+
+
+def padded_planes(x: Any, margins: Any) -> tuple[Any, Image, int]:
+    """As `padded`, for contiguous x, whose channels stay as they are, one plane behind the other; and the steps from plane to plane."""
+    n, channels, *spatial = x.shape
+    planes, (where, plane, *steps) = padded(x.reshape(n * channels, 1, *spatial), None, margins)
+    return planes, (where, channels * plane, *steps), plane
 
 
 _CHANNELS_TO_END = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}

@@ -40,11 +40,11 @@ from minunet.simd import (
     block_for,
     lanes,
     make_transform,
+    multiply,
     peek,
     poke,
     prefetch,
     prefetch_to_write,
-    tile,
     transpose,
 )
 
@@ -105,7 +105,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     inside = source.shape
     filters = (address(taps), *(stride // x.itemsize for stride in taps.strides))
     zero = x.dtype.type(0)
-    options = (gate is not None, activation == "relu", block, rows, wide, zero)
+    options = (gate is not None, activation == "relu", block, wide, zero)
     if tiles * spatial[0] >= FEW_TILES:
         weights = memory.empty((panels, AREA, planes, channels, wide), x.dtype)
         _transform_filters(filters, outputs, weights, patches, zero)
@@ -266,7 +266,7 @@ def _transform_filters(w, outputs, weights, patches, zero):  # type: ignore[no-u
 
 @njit(parallel=True, nogil=True, cache=True)
 def _by_tiles(  # type: ignore[no-untyped-def]
-    x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, gated, relu, block, rows, wide, zero
+    x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, gated, relu, block, wide, zero
 ):
     """One task: a block of tiles through some planes of y. The last kd planes of transformed input are kept, in turn."""
     size = weights.itemsize
@@ -314,9 +314,7 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                             continue
                         a = inputs.ctypes.data + size * (inputs.shape[2] * (planes * thread + plane % planes) + p * point)
                         b = weights.ctypes.data + size * (((panel * AREA + p) * planes + k) * channels) * wide
-                        for t in range(0, end - begin, rows):
-                            c = m + size * (p * out_point + t * wide)
-                            tile(block, a + size * t * row, row, 1, b, wide, c, wide, channels, fresh, zero)
+                        multiply(block, a, row, 1, b, wide, m + size * p * out_point, wide, channels, end - begin, fresh, zero)
                         fresh = 0
                     if fresh:
                         for i in range((end - begin) * wide):
@@ -329,7 +327,7 @@ def _by_tiles(  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, nogil=True, cache=True)
 def _by_panels(  # type: ignore[no-untyped-def]
-    x, gate, inside, filters, bias, y, shape, before, planes, inputs, weights, products, patches, gated, relu, block, rows, wide, zero
+    x, gate, inside, filters, bias, y, shape, before, planes, inputs, weights, products, patches, gated, relu, block, wide, zero
 ):
     """First all tiles of all planes, those of the padding too. Then one task is a panel of outputs, its weights transformed as it goes."""
     size = inputs.itemsize
@@ -360,9 +358,8 @@ def _by_panels(  # type: ignore[no-untyped-def]
                 fresh = 1 if k == 0 and first == 0 else 0
                 for p in range(AREA):
                     a = inputs.ctypes.data + size * (p * point + k * tiles * row + first)
-                    for t in range(0, tiles * shape[1], rows):
-                        c = m + size * (p * out_point + t * wide)
-                        tile(block, a + size * t * row, row, 1, u + size * p * u_point, wide, c, wide, depth, fresh, zero)
+                    b, c = u + size * p * u_point, m + size * p * out_point
+                    multiply(block, a, row, 1, b, wide, c, wide, depth, tiles * shape[1], fresh, zero)
         for t in range(tiles * shape[1]):
             n, h, w = _tile_at(t % tiles, shape)
             source, shift = m + size * t * wide, bias.ctypes.data + size * o

@@ -27,7 +27,7 @@ from numba import get_num_threads, get_thread_id, njit, prange
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
 from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _tile_at, _transform_input
-from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, peek, poke, tile
+from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, multiply, peek, poke
 
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
 _filter_gradient = make_transform(G.T)
@@ -72,7 +72,7 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
         sums = memory.empty((threads, AREA, held * chunk_outputs + across), x.dtype)
     (_in_groups if grouped else _in_parts)(
         image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients,
-        sums, patches, block, rows, wide, x.dtype.type(0),
+        sums, patches, block, wide, x.dtype.type(0),
     )  # fmt: skip
     total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
     return total, gb[:, :outputs].sum(axis=0)
@@ -135,7 +135,7 @@ def _transform_tile(  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, nogil=True, cache=True)
 def _in_parts(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, rows, wide, zero
+    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
 ):
     """One task: a part of the tiles, a tap along the depth, a chunk of channels and one of outputs."""
     size = gw.itemsize
@@ -164,16 +164,14 @@ def _in_parts(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
             for p in range(AREA):
                 for o in range(0, kept, wide):
-                    for c in range(0, depth, rows):
-                        a, b = v + size * (p * point + c), g + size * (p * gradient_point + o)
-                        to = u + size * (p * sum_point + c * chunk_outputs + o)
-                        tile(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, count, 1 if first == begin else 0, zero)
+                    a, b, to = v + size * p * point, g + size * (p * gradient_point + o), u + size * (p * sum_point + o)
+                    multiply(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, count, depth, 1 if first == begin else 0, zero)
         _transform_sums(u, sum_point, chunk_outputs, gw[part, k], c0, depth, o0, kept, patch, zero)
 
 
 @njit(parallel=True, nogil=True, cache=True)
 def _in_groups(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, rows, wide, zero
+    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
 ):
     """For each group of tiles: transform it, slice by slice; then one task is a chunk of channels and one of outputs."""
     size = gw.itemsize
@@ -212,12 +210,10 @@ def _in_groups(  # type: ignore[no-untyped-def]
                 for p in range(AREA * share // shares, AREA * (share + 1) // shares):
                     for start in range(0, count, DEPTH):
                         for o in range(0, kept, wide):
-                            for c in range(0, depth, rows):
-                                a = inputs.ctypes.data + size * ((i * AREA + p) * point + start * chunk + c)
-                                b = gradients.ctypes.data + size * ((j * AREA + p) * gradient_point + start * chunk_outputs + o)
-                                to = u + size * (p * sum_point + c * chunk_outputs + o)
-                                fresh = 1 if first == 0 and start == 0 else 0
-                                tile(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, min(DEPTH, count - start), fresh, zero)
+                            a = inputs.ctypes.data + size * ((i * AREA + p) * point + start * chunk)
+                            b = gradients.ctypes.data + size * ((j * AREA + p) * gradient_point + start * chunk_outputs + o)
+                            to, fresh = u + size * (p * sum_point + o), 1 if first == 0 and start == 0 else 0
+                            multiply(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, min(DEPTH, count - start), depth, fresh, zero)
                 if not lasting:
                     c0, o0 = i * chunk, j * chunk_outputs
                     _transform_sums(u, sum_point, chunk_outputs, gw[0, k], c0, depth, o0, kept, patches[thread], zero)
