@@ -36,12 +36,13 @@ from typing import Any
 import numpy as np
 
 from minunet.arrays import axes_in_memory, cupy_module, device_of
-from minunet.cuda_graph import CaptureError, Graph, capturing, graph, held, on_gpu, varying
+from minunet.cuda_graph import CaptureError, Graph, Later, capturing, graph, held, on_gpu, varying
 
 __all__ = [
     "CaptureError",
     "Graph",
     "Kernel",
+    "Later",
     "Source",
     "blocks_for",
     "capturing",

@@ -146,6 +146,20 @@ class _Page:
         self._there[: self._used].set(self._here[: self._used], self._cupy.cuda.get_current_stream())
 
 
+class Later:
+    """A number that the GPU computes, to be read when more has been launched: only what was launched before this object is waited for."""
+
+    def __init__(self, array: Any) -> None:
+        self._array, self._ready = array, cupy_module().cuda.Event()
+        self._ready.record()
+
+    def item(self) -> float | int | bool:
+        """The number. A copy on the default stream would come after everything that was launched there, so it has a stream of its own."""
+        self._ready.synchronize()
+        with cupy_module().cuda.Stream(non_blocking=True):
+            return self._array.item()
+
+
 def capturing() -> bool:
     """Whether a CUDA graph is being captured."""
     return _captured.get() is not None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import minunet as mu
-from minunet import cuda, losses, models, optim, rng
+from minunet import checkpoint, cuda, losses, models, optim, rng
 from minunet.arrays import cupy_module, to_device
 from minunet.ops.losses import where_known
 from minunet.optim import gpu as optim_gpu
+from minunet.train.loop import Trainer, TrainingError, one_cycle
 from tests import host_gpu
 
 STEPS = 5
@@ -183,6 +187,121 @@ def test_a_class_that_the_loss_does_not_know_makes_it_nan():
             assert np.isnan(found).tolist() == [False, False, True, False]
             assert found[0] == found[1] == found[3]
     assert where_known(mu.tensor(1.0), mu.tensor(0), pytest.fail).item() == 1
+
+
+# the trainer
+
+
+class Batches:
+    """Three batches of two images and one of one, others in each epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Any:
+        random = np.random.default_rng(self.epoch)
+        for n in (2, 2, 2, 1):
+            yield random.standard_normal((n, 1, 8, 8)).astype(np.float32), random.integers(0, 2, (n, 8, 8))
+
+
+def trainer(out: Path, **options: Any) -> Trainer:
+    training = Training(**options)
+    return Trainer(
+        training.model, training.optimizer, training.loss, Batches(), lambda model: {"score": 1.0},
+        out=out, epochs=3, monitor="score", schedule=one_cycle, device="cuda",
+    )  # fmt: skip
+
+
+def ended(run: Trainer) -> dict[str, np.ndarray]:
+    saved = checkpoint.load(run.last)
+    losses = np.array([row["train_loss"] for row in run.run.history])
+    return {**{name: np.array(a) for name, a in saved.weights.items()}, "losses": losses, "random stream": rng.generator().random(3)}
+
+
+@pytest.fixture
+def without_graph(tmp_path, monkeypatch) -> dict[str, np.ndarray]:
+    with host_gpu.installed(), monkeypatch.context() as patched:
+        patched.setattr(cuda.Graph, "fits", lambda self, *arrays: False)
+        run = trainer(tmp_path / "plain")
+        assert run.fit() == "finished"
+        return ended(run)
+
+
+def test_the_trainer_makes_a_graph_by_itself(tmp_path, monkeypatch, without_graph):
+    sizes: list[int] = []
+    with host_gpu.installed():
+        run = trainer(tmp_path)
+        loss = run.loss
+        run.loss = lambda y, masks: sizes.append(len(masks)) or loss(y, masks)
+        assert run.fit() == "finished"
+        assert_identical(ended(run), without_graph)
+    assert sizes == [2, 2, 1, 1, 1]  # the first, the captured one, and the last of each epoch
+
+
+def test_the_trainer_goes_on_without_a_graph_where_there_can_be_none(tmp_path, caplog, without_graph):
+    def reads(y: Any, masks: Any) -> Any:
+        found = losses.dice_cross_entropy(y, masks)
+        assert found.item() > 0
+        return found
+
+    with host_gpu.pretended(), caplog.at_level("INFO", "minunet"):
+        run = trainer(tmp_path, loss=reads)
+        assert run.fit() == "finished"
+        assert_identical(ended(run), without_graph)
+    assert "Training goes on without a CUDA graph: _step cannot become a CUDA graph: a copy to the processor is illegal" in caplog.text
+
+
+@pytest.mark.parametrize("batch", [0, 4, 6, 7])
+def test_a_run_with_a_graph_is_interrupted_and_resumed(tmp_path, without_graph, batch):
+    class Stop:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: None
+
+        def batch(self, run: Trainer) -> None:
+            if 4 * run.run.epoch + run.run.batch == batch + 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with host_gpu.installed():
+        run = trainer(tmp_path)
+        run.display = Stop()
+        assert run.fit() == "interrupted"
+        mu.manual_seed(5)
+        run = trainer(tmp_path)
+        run.resume()
+        assert run.fit() == "finished"
+        assert_identical(ended(run), without_graph)
+
+
+@pytest.mark.parametrize("bad", [1, 2, 9])
+def test_a_loss_that_is_not_finite_ends_a_run_with_a_graph(tmp_path, bad):
+    with host_gpu.installed():
+        run = trainer(tmp_path)
+        batches, count = run.loader.__class__.__iter__, iter(range(100))
+
+        def spoilt(self: Batches) -> Any:
+            for images, masks in batches(self):
+                yield (images * np.float32("nan") if next(count) == bad else images), masks
+
+        run.loader = type("Spoilt", (Batches,), {"__iter__": spoilt})()
+        with pytest.raises(TrainingError, match=f"epoch {bad // 4 + 1}, batch {bad % 4 + 1} of 4: the loss became nan"):
+            run.fit()
+        assert run.last.exists() == (bad >= 4)
+
+
+def test_a_number_is_read_later(monkeypatch):
+    """On a stream of its own, once what was launched before it is done."""
+    events: list[str] = []
+    with host_gpu.pretended():
+        monkeypatch.setattr(host_gpu.capture.Event, "record", lambda self: events.append("record"))
+        monkeypatch.setattr(host_gpu.capture.Event, "synchronize", lambda self: events.append("wait"))
+        monkeypatch.setattr(type(cupy_module().ones(1)), "get", lambda a: events.append(cupy_module().cuda.get_current_stream()) or a._host)
+        number = cuda.Later(cupy_module().ones(()))
+        assert number.item() == 1
+    assert events[:2] == ["record", "wait"]
+    assert events[2].non_blocking
 
 
 # planted faults

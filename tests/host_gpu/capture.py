@@ -51,6 +51,16 @@ def current_stream() -> Stream:
     return _current[-1]
 
 
+class Event:
+    """cupy.cuda.Event"""
+
+    def record(self) -> None:
+        refuse_in_capture("an event")
+
+    def synchronize(self) -> None:
+        refuse_in_capture("waiting for an event")
+
+
 class Graph:
     """cupy.cuda.Graph"""
 

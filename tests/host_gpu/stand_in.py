@@ -30,11 +30,11 @@ def _names(text: str) -> list[str]:
 # functions that mean what NumPy's mean
 FUNCTIONS = _names("""
     abs add all allclose any arange argmax argmin argsort array_equal ascontiguousarray bincount bitwise_and bitwise_or bitwise_xor
-    broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor full
-    full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or matmul max
-    maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel repeat
-    reshape right_shift roll rollaxis round searchsorted shape shares_memory sign sort sqrt square squeeze stack std subtract sum swapaxes take
-    take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
+    broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor
+    full full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or
+    matmul max maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod
+    ravel repeat reshape right_shift roll rollaxis round searchsorted shape shares_memory sign sort sqrt square squeeze stack std
+    subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
 """)
 # the same objects as NumPy's
 VALUES = _names("""
@@ -82,7 +82,7 @@ def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _results(compute: Any, *args: Any) -> Any:
-    """compute(*args) on the GPU. In a capture it is computed for the sake of shapes alone; what has memory of its own waits for a replay."""
+    """compute(*args) on the GPU. In a capture it is computed for its shapes alone: what has memory of its own gets it in a replay."""
     if not capturing():
         return wrapped(compute(*args))
     with np.errstate(all="ignore"):
@@ -132,7 +132,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def set(self, array: np.ndarray, stream: Any = None) -> None:
         refuse_in_capture("a copy from the processor")
-        assert isinstance(array, np.ndarray) and array.flags.c_contiguous
+        assert isinstance(array, np.ndarray)
+        assert array.flags.c_contiguous
         assert (array.shape, array.dtype) == (self.shape, self.dtype)
         self._host[...] = array
 
@@ -276,6 +277,7 @@ def module() -> types.ModuleType:
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
         Device=lambda: types.SimpleNamespace(id=NUMBER, compute_capability=CAPABILITY),
+        Event=capture.Event,
         Stream=capture.Stream,
         MemoryPool=capture.MemoryPool,
         using_allocator=capture.using_allocator,
