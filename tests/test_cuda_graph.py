@@ -24,9 +24,10 @@ STEPS = 5
 class Training:
     """A small UNet with all that has a state, its optimiser, and batches that are others in each step."""
 
-    def __init__(self, optimizer: str = "Adam", loss: Any = losses.dice_cross_entropy, depth: int = 2, **options: Any) -> None:
+    def __init__(self, optimizer: str = "Adam", loss: Any = losses.dice_cross_entropy, net: Any = None, **options: Any) -> None:
         mu.manual_seed(0)
-        self.model = models.UNet(1, 2, base_channels=4, depth=depth, norm="batch", dropout=0.2).to("cuda")
+        net = {"base_channels": 4, "depth": 2, "norm": "batch", "dropout": 0.2} | (net or {})
+        self.model = models.UNet(1, 2, **net).to("cuda")
         self.optimizer, self.loss = getattr(optim, optimizer)(self.model.parameters(), **options), loss
 
     def step(self, images: Any, masks: Any) -> Any:
@@ -66,6 +67,15 @@ def test_steps_of_a_graph_are_the_steps_without_one_bit_for_bit(optimizer, optio
         came = graphed.run(cuda.graph(graphed.step))
     assert len(set(wanted["losses"])) == STEPS
     assert_identical(came, wanted)
+
+
+@pytest.mark.parametrize("net", [{"norm": "group", "up": "bilinear"}, {"norm": "instance", "up": "nearest", "dropout": 0.0}], ids=str)
+def test_other_networks(net):
+    with host_gpu.installed():
+        plain = Training(net=net)
+        wanted = plain.run(plain.step, 3)
+        graphed = Training(net=net)
+        assert_identical(graphed.run(cuda.graph(graphed.step), 3), wanted)
 
 
 def test_a_graph_is_captured_once_and_only_launched_after_that():
@@ -208,7 +218,7 @@ class Batches:
 
 
 def trainer(out: Path, **options: Any) -> Trainer:
-    training = Training(depth=1, **options)
+    training = Training(net={"depth": 1}, **options)
     return Trainer(
         training.model, training.optimizer, training.loss, Batches(), lambda model: {"score": 1.0},
         out=out, epochs=3, monitor="score", schedule=one_cycle, device="cuda",
