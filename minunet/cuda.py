@@ -19,6 +19,7 @@ becomes lies on the GPU. It serves as long as its arrays stay where they are, an
 then all of them go.
 
 Where a file has code for the tensor cores (it includes tensor_cores.cuh), `precision()` says how float32 numbers are multiplied.
+`graph()` makes one launch of many: cuda_graph.py.
 """
 
 from __future__ import annotations
@@ -35,6 +36,23 @@ from typing import Any
 import numpy as np
 
 from minunet.arrays import axes_in_memory, cupy_module, device_of
+from minunet.cuda_graph import CaptureError, Graph, Later, capturing, graph, held, on_gpu, varying
+
+__all__ = [
+    "CaptureError",
+    "Graph",
+    "Kernel",
+    "Later",
+    "Source",
+    "blocks_for",
+    "capturing",
+    "current_gpu",
+    "graph",
+    "held",
+    "on_gpu",
+    "precision",
+    "varying",
+]
 
 Size = int | tuple[int, ...]  # along x, y and z; what is left out is 1
 
@@ -203,7 +221,9 @@ class Kernel:
                         f"got shape {array.shape} with strides {array.strides}."
                     )
         addresses = tuple(0 if array is None else array.data.ptr for array in arrays)
-        return self._kept((p.name, addresses), lambda: cupy_module().asarray(np.array(addresses, np.uint64)))
+        if capturing():
+            return on_gpu(np.array(addresses, np.uint64))
+        return self._kept((p.name, addresses), lambda: on_gpu(np.array(addresses, np.uint64)))
 
     def _steps(self, p: Parameter, array: Any) -> Any:
         if array is None:

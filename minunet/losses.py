@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from minunet.arrays import Array, array_module, is_array
-from minunet.ops.losses import NOTHING, CrossEntropy, Dice
+from minunet.ops.losses import NOTHING, CrossEntropy, Dice, where_known
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
@@ -106,8 +106,7 @@ def dice_loss(
         raise ValueError("dice_loss: logits of one channel hold no background to score; leave background=False.")
     options = _options(logits, ignore_index) | {"per_batch": per == "batch", "first": 0 if background else 1, "smooth": smooth}
     loss, unknown = Dice.apply(logits, Tensor(target), **options)
-    _refuse_unknown("dice_loss", logits, target, ignore_index, unknown)
-    return loss
+    return where_known(loss, unknown, lambda: _refuse_unknown("dice_loss", logits, target, ignore_index))
 
 
 def dice_cross_entropy(
@@ -139,7 +138,7 @@ def lecture_dice_loss(logits: Tensor, target: Any) -> Tensor:
     """
     target = _check("lecture_dice_loss", logits, target)
     entropy, _, unknown = CrossEntropy.apply(logits, Tensor(target), None, None, each=True, **_options(logits, None))
-    _refuse_unknown("lecture_dice_loss", logits, target, None, unknown)
+    entropy = where_known(entropy, unknown, lambda: _refuse_unknown("lecture_dice_loss", logits, target, None))
     p = (-entropy).exp()  # (N, *spatial)
     return 1 - (2 * p / (p + 1)).mean() / max(logits.shape[1], 2)
 
@@ -148,8 +147,9 @@ def _cross_entropy(name: str, logits: Tensor, target: Array, class_weights: Any,
     """Σ w·ℓ / Σ w, 0 where all w are 0."""
     weights = _weights(logits, target, class_weights, pixel_weights)
     loss, total, unknown = CrossEntropy.apply(logits, Tensor(target), *weights, **_options(logits, ignore_index))
-    _refuse_unknown(name, logits, target, ignore_index, unknown)
-    return loss / (total.item() or 1.0)
+    loss = where_known(loss, unknown, lambda: _refuse_unknown(name, logits, target, ignore_index))
+    count = total.data.astype(loss.dtype)
+    return loss / Tensor(count + (count == 0))
 
 
 def _options(logits: Tensor, ignore_index: int | None) -> dict[str, Any]:
@@ -189,16 +189,15 @@ def _check(name: str, logits: Tensor, target: Any) -> Array:
     return target
 
 
-def _refuse_unknown(name: str, logits: Tensor, target: Array, ignore_index: int | None, unknown: Tensor) -> None:
-    """Raises ValueError where `unknown` pixels, as counted in the pass over the logits, are of a class that the logits do not know."""
-    if unknown.item():
-        counted = target if ignore_index is None else target[target != ignore_index]
-        odd = int(counted.min()) if int(counted.min()) < 0 else int(counted.max())
-        channels, last = logits.shape[1], max(logits.shape[1], 2) - 1
-        raise ValueError(
-            f"{name}: the target holds class {odd}, but logits of {channels} channels know classes 0 … {last}. "
-            "Turn a mask of 0 and 255 into 0 and 1, or pass ignore_index."
-        )
+def _refuse_unknown(name: str, logits: Tensor, target: Array, ignore_index: int | None) -> None:
+    """Raises ValueError: pixels are of a class that the logits do not know."""
+    counted = target if ignore_index is None else target[target != ignore_index]
+    odd = int(counted.min()) if int(counted.min()) < 0 else int(counted.max())
+    channels, last = logits.shape[1], max(logits.shape[1], 2) - 1
+    raise ValueError(
+        f"{name}: the target holds class {odd}, but logits of {channels} channels know classes 0 … {last}. "
+        "Turn a mask of 0 and 255 into 0 and 1, or pass ignore_index."
+    )
 
 
 def _on_device(logits: Tensor, values: Any) -> Array:

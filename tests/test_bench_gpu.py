@@ -272,7 +272,7 @@ def test_both_sides_are_measured(card, monkeypatch, only):
         )
         assert row["gflops"] == pytest.approx(row["flops"] / row["seconds"]["ours"] / 1e9)
     if "network" in rows[0]:
-        assert [row["mode"] for row in rows] == ["training", "prediction"]
+        assert [row["mode"] for row in rows] == ["training", "training, one graph", "prediction"]
         assert rows[0]["rivals"] == {"torch.compile": {"failed": "OSError"}}
     assert report.gpu_table(rows).row_count == len(rows)
     assert "Made-up GPU" in report.gpu_heading(run)
@@ -297,9 +297,9 @@ def test_every_network_is_compiled(card, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=lambda graph, _: count.append(graph) or graph.forward))
     monkeypatch.setattr(gpu, "take_turns", lambda *_: shares.append(len(count)) or {"ours": [1.0], "torch": [1.0]})
     chosen = tuple(networks.unet((1, 1, 4, 4), base_channels=base, depth=1) for base in range(1, 6))
-    assert len(list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], chosen, gpu.QUICK, LIMITS))) == 10
-    assert shares[::2] == [2 * (i + 1) for i in range(5)]  # for training and for prediction
-    assert shares[1::2] == shares[::2]
+    assert len(list(gpu.steps(card, torch, gpu.PRECISIONS["float32"], chosen, gpu.QUICK, LIMITS))) == 15
+    assert shares[::3] == [2 * (i + 1) for i in range(5)]  # for training and for prediction
+    assert shares[1::3] == shares[2::3] == shares[::3]
 
 
 def test_the_fastest_adam_counts(card, monkeypatch):

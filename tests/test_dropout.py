@@ -103,23 +103,23 @@ def test_philox_gives_the_published_numbers():
     "shape", [(), (3,), (0, 3), (5, 70), (2, 3, 90), (2, 20, 13, 30), (1, 3, 4, 5, 6), (2, 3, 1, 1), (2,) * 6], ids=str
 )
 def test_every_kernel_set_draws_the_same_mask(shape):
-    x, key = np.zeros(shape, np.float32), 0xFEDCBA9876543210
+    x, key = np.zeros(shape, np.float32), np.array([0x76543210, 0xFEDCBA98], np.uint32)
     for p in (0.3, 0.5):
         want = ref.draw(x, shape, key, p)
         assert np.array_equal(want, cpu.draw(x, shape, key, p))
         with host_gpu.installed():
-            on_gpu = gpu.draw(to_device(x, "cuda"), shape, key, p).get()
+            on_gpu = gpu.draw(to_device(x, "cuda"), shape, to_device(key, "cuda"), p).get()
         assert on_gpu.dtype == want.dtype
         assert np.array_equal(want, on_gpu)
 
 
 def test_an_element_has_its_own_word():
     """Element 64·b + 16·j + i, channels last, is decided by word j of counter 16·b + i."""
-    shape, key = (2, 3, 4, 7), 99
+    shape, key = (2, 3, 4, 7), np.array([99, 0], np.uint32)
     kept = np.moveaxis(ref.draw(np.zeros(1), shape, key, 0.5), 1, -1).ravel()
     for e in range(kept.size):
         counter = [np.array([16 * (e // 64) + e % 16], np.uint64), *(np.zeros(1, np.uint64),) * 3]
-        assert kept[e] == (ref.philox(counter, (key, 0))[e // 16 % 4][0] >= 2**31)
+        assert kept[e] == (ref.philox(counter, (99, 0))[e // 16 % 4][0] >= 2**31)
 
 
 def test_the_mask_does_not_depend_on_threads_or_memory_order():

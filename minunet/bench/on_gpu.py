@@ -303,7 +303,10 @@ def steps(
     limits: dict[str, float],
     only: str = "",
 ) -> Iterator[Row]:
-    """A row for training and one for prediction of each network; against PyTorch as it is, and compiled where that succeeds."""
+    """Rows for training, training as one CUDA graph, and prediction of each network.
+
+    Against PyTorch as it is, and compiled where that succeeds. Its training is the same in the first two.
+    """
     for network in chosen:
         if only in f"{network.name} {network.size}":
             card.free()
@@ -325,8 +328,8 @@ def _steps(
         sides["torch.compile"] = compiled
     except Exception as problem:  # a compiler takes nothing with it
         failed = {"rivals": {"torch.compile": {"failed": type(problem).__name__}}}
-    for mode, flops in (("training", 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
-        times = take_turns({name: side[mode] for name, side in sides.items()}, effort, card.clock)
+    for mode, flops in (("training", 6 * macs), (networks.GRAPH, 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
+        times = take_turns({name: side.get(mode) or side["training"] for name, side in sides.items()}, effort, card.clock)
         seconds = medians(times)
         yield {
             "network": network.name,

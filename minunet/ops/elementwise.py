@@ -23,7 +23,10 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     if is_array(value) and value.ndim:
         return Tensor(value)
     dtype = like.dtype if like.dtype.kind == "f" or not isinstance(value, float) else np.float32
-    return Tensor(array_module(like.data).asarray(value, dtype=dtype))
+    xp = array_module(like.data)
+    if is_array(value) or xp is np:
+        return Tensor(xp.asarray(value, dtype=dtype))
+    return Tensor(xp.full((), np.asarray(value, dtype).item(), dtype))  # handed to a kernel by value: a copy to the GPU takes longer
 
 
 def operands(a: Any, b: Any) -> tuple[Tensor, Tensor]:

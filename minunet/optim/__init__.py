@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minunet.arrays import array_module, axes_in_memory, device_of, is_array, to_device
+from minunet.cuda import capturing, varying
 from minunet.kernels import Kernels
 from minunet.nn.module import Module
 from minunet.shapes import sizes_text
@@ -95,16 +97,29 @@ class Optimizer:
                 if axes_in_memory(w) is None or not behaved:  # a window of a larger array
                     w = w.copy(order="K")
                     copied.append((p.data, w))
+                if capturing() and not state.keys() >= set(filter(None, slots)):
+                    raise RuntimeError(f"a parameter of shape {sizes_text(p.shape)} has its first gradient here, so it has no state yet.")
                 options = self.options(state, group)  # before the state is made: its absence tells the first step
                 for name in filter(None, slots):
                     state[name] = _like(w, state[name]) if name in state else array_module(w).zeros_like(w)
-                job = (w, _like(w, p.grad), *[name and state[name] for name in slots], options)
+                job = (w, _like(w, p.grad), [name and state[name] for name in slots], options, (p, p.data, group))
                 together.setdefault((w.dtype, device_of(w)), []).append(job)
-        for jobs in together.values():
-            weights, grads, *state_arrays, chosen = map(list, zip(*jobs, strict=True))
-            getattr(K, self.rule)(weights, grads, state_arrays, chosen)
+        for (dtype, _), jobs in together.items():
+            weights, grads, states, chosen, owners = map(list, zip(*jobs, strict=True))
+            rows = varying(np.array(chosen, dtype), partial(self._again, owners, states, dtype), weights[0])
+            getattr(K, self.rule)(weights, grads, [list(arrays) for arrays in zip(*states, strict=True)], rows)
         for window, w in copied:
             window[...] = w
+
+    def _again(self, owners: list[tuple[Tensor, Any, dict[str, Any]]], states: list[list[Any]], dtype: Any) -> Any:
+        """The options of a later step of the same parameters, as a CUDA graph needs them. It has the arrays of when it was captured."""
+        for (p, data, group), arrays in zip(owners, states, strict=True):
+            if p.data is not data or any(name and self.state[p][name] is not a for name, a in zip(self.slots(group), arrays, strict=True)):
+                raise RuntimeError(
+                    f"{type(self).__name__}: a parameter of shape {sizes_text(p.shape)} or its state is in another array than when the "
+                    "CUDA graph was captured, as after load_state_dict(). Make a new graph."
+                )
+        return np.array([self.options(self.state[p], group) for p, _, group in owners], dtype)
 
     def slots(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         """Names of the state's arrays in the order of the rule's arguments; None for one that is not in use."""

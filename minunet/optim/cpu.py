@@ -23,20 +23,20 @@ _adam_rule = njit(error_model="numpy")(rules.adam)
 _SGD, _ADAM = 0, 1
 
 
-def sgd(weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]) -> None:
+def sgd(weights: list[Any], grads: list[Any], slots: list[list[Any]], options: Any) -> None:
     _launch(_SGD, weights, grads, [*slots, [None] * len(weights), [None] * len(weights)], options)
 
 
-def adam(weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]) -> None:
+def adam(weights: list[Any], grads: list[Any], slots: list[list[Any]], options: Any) -> None:
     _launch(_ADAM, weights, grads, slots, options)
 
 
-def _launch(rule: int, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]) -> None:
+def _launch(rule: int, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: Any) -> None:
     table = [
         (w.size, *[0 if a is None else a.ctypes.data for a in (w, g, *state)]) for w, g, *state in zip(weights, grads, *slots, strict=True)
     ]
     dtype = weights[0].dtype
-    _update(rule, sum(row[0] for row in table), np.array(table), np.array(options, dtype=dtype), dtype.type(0))
+    _update(rule, sum(row[0] for row in table), np.array(table), options, dtype.type(0))
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""The update rules on the GPU: one launch for all parameters that share their options, which is all of them in most trainings.
+"""The update rules on the GPU: one launch for all parameters.
 
 A UNet's parameters have from 16 numbers to 18 million. Each is cut into pieces, and a table tells each block which piece is its own.
 """
@@ -11,26 +11,22 @@ from typing import Any
 import numpy as np
 
 from minunet.arrays import array_module
-from minunet.cuda import Source, current_gpu
+from minunet.cuda import Source, current_gpu, held
 
 SOURCE = Source(__file__, "optim.cu")
 THREADS = 256
 PIECE = 8 * THREADS  # numbers of a block
 
 
-def _update(rule: str, names: str, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]) -> None:
+def _update(rule: str, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: Any) -> None:
     """Changes weights and slots in place. slots: for each part of the state the arrays of all parameters, None where not in use.
+
+    options: (parameters, numbers) on the GPU, in the order of the rule's `struct`.
 
     The arrays of a parameter lie in memory without gaps, in one order of the axes: what is side by side in one is so in all.
     """
-    together: dict[tuple[float, ...], list[tuple[Any, ...]]] = {}
-    for *arrays, chosen in zip(weights, grads, *slots, options, strict=True):
-        together.setdefault(tuple(map(float, chosen)), []).append(tuple(arrays))
-    for numbers, parameters in together.items():
-        lists = [list(arrays) for arrays in zip(*parameters, strict=True)]
-        pieces = _pieces(array_module(weights[0]), current_gpu(), tuple(w.size for w in lists[0]))
-        told = dict(zip(names.split(), numbers, strict=True))
-        SOURCE.kernel(f"optim_{rule}", weights[0].dtype)(len(pieces), THREADS, *lists, pieces, told)
+    pieces = held(_pieces(array_module(weights[0]), current_gpu(), tuple(w.size for w in weights)))
+    SOURCE.kernel(f"optim_{rule}", weights[0].dtype)(len(pieces), THREADS, weights, grads, *slots, pieces, options)
 
 
 @lru_cache(maxsize=128)  # a network asks for the same in every step, and the way to the GPU is long
@@ -40,6 +36,4 @@ def _pieces(xp: Any, gpu: int, sizes: tuple[int, ...]) -> Any:
     return xp.asarray(np.array(rows, np.int64).reshape(-1, 3))
 
 
-sgd = partial(_update, "sgd", "sign decay lr momentum gain nesterov")
-adam = partial(_update, "adam", "sign decay shrink gain beta2 gain2 rate eps")
-rmsprop = partial(_update, "rmsprop", "sign decay lr alpha gain eps momentum")
+sgd, adam, rmsprop = (partial(_update, rule) for rule in ("sgd", "adam", "rmsprop"))

@@ -2,7 +2,8 @@
 // gradient and state once and write them once. The arrays of a parameter lie in memory in one order of the axes, so neighbouring
 // threads have neighbours in all of them.
 //
-// A part of the state that is not in use is a null pointer.
+// A part of the state that is not in use is a null pointer. The numbers of a rule lie in memory, a row for each parameter: those that a
+// launch is handed by value a graph would repeat in every step.
 
 #include "cuda.cuh"
 
@@ -42,12 +43,19 @@ struct RMSprop {
     REAL sign, decay, lr, alpha, gain, eps, momentum;
 };
 
+// The row of the block's parameter.
+template <class Options>
+__device__ inline Options options_of(const REAL* rows, const Piece& piece) {
+    return ((const Options*)rows)[piece.parameter];
+}
+
 // b ← μ·b + gain·g    w ← w − η·b, or w − η·(g + μ·b)
 extern "C" __global__ void optim_sgd(
     REAL* const* __restrict__ weights, const REAL* const* __restrict__ grads, REAL* const* __restrict__ velocities,
-    const long long* __restrict__ pieces, const SGD o)
+    const long long* __restrict__ pieces, const REAL* __restrict__ options)
 {
     const Piece piece = piece_of_block(pieces);
+    const SGD o = options_of<SGD>(options, piece);
     REAL* const __restrict__ w = begin(weights, piece);
     const REAL* const __restrict__ g = begin(grads, piece);
     REAL* const __restrict__ b = begin(velocities, piece);
@@ -65,9 +73,10 @@ extern "C" __global__ void optim_sgd(
 // m ← m + gain·(g − m)    v ← β₂·v + gain₂·g²    w ← shrink·w − rate·m/(√v + ε), with the largest v so far where it is kept
 extern "C" __global__ void optim_adam(
     REAL* const* __restrict__ weights, const REAL* const* __restrict__ grads, REAL* const* __restrict__ means,
-    REAL* const* __restrict__ squares, REAL* const* __restrict__ tops, const long long* __restrict__ pieces, const Adam o)
+    REAL* const* __restrict__ squares, REAL* const* __restrict__ tops, const long long* __restrict__ pieces, const REAL* __restrict__ options)
 {
     const Piece piece = piece_of_block(pieces);
+    const Adam o = options_of<Adam>(options, piece);
     REAL* const __restrict__ w = begin(weights, piece);
     const REAL* const __restrict__ g = begin(grads, piece);
     REAL* const __restrict__ m = begin(means, piece);
@@ -91,9 +100,10 @@ extern "C" __global__ void optim_adam(
 // s ← α·s + gain·g²    b ← μ·b + g/(√(s − a²) + ε)    w ← w − η·b, with a ← a + gain·(g − a) where it is kept
 extern "C" __global__ void optim_rmsprop(
     REAL* const* __restrict__ weights, const REAL* const* __restrict__ grads, REAL* const* __restrict__ squares,
-    REAL* const* __restrict__ velocities, REAL* const* __restrict__ means, const long long* __restrict__ pieces, const RMSprop o)
+    REAL* const* __restrict__ velocities, REAL* const* __restrict__ means, const long long* __restrict__ pieces, const REAL* __restrict__ options)
 {
     const Piece piece = piece_of_block(pieces);
+    const RMSprop o = options_of<RMSprop>(options, piece);
     REAL* const __restrict__ w = begin(weights, piece);
     const REAL* const __restrict__ g = begin(grads, piece);
     REAL* const __restrict__ s = begin(squares, piece);

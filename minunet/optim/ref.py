@@ -6,20 +6,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from minunet.arrays import device_of
+from minunet.arrays import device_of, to_device
 from minunet.optim import rules
 
 BLOCK = 1 << 15  # numbers: Adam's arrays take 640 KB, which stay in a core's cache through a chain of NumPy operations
 
 
-def _update(
-    rule: Callable[..., Any], weights: list[Any], grads: list[Any], slots: list[list[Any]], options: list[tuple[float, ...]]
-) -> None:
+def _update(rule: Callable[..., Any], weights: list[Any], grads: list[Any], slots: list[list[Any]], options: Any) -> None:
     """Changes weights and slots in place. slots: for each part of the state the arrays of all parameters, None where not in use.
 
-    The arrays of a parameter lie in memory without gaps, in one order of the axes: `ravel` is a view, and the order does not matter.
+    options: (parameters, numbers). The arrays of a parameter lie in memory without gaps, in one order of the axes: `ravel` is a view,
+    and the order does not matter.
     """
-    for *arrays, chosen in zip(weights, grads, *slots, options, strict=True):
+    for *arrays, chosen in zip(weights, grads, *slots, to_device(options, "cpu"), strict=True):
         if device_of(arrays[0]) == "cuda":
             pieces = [arrays]
         else:

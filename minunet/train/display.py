@@ -40,6 +40,8 @@ class LiveDisplay:
     def batch(self, trainer: Trainer) -> None:
         log_compiled()  # the first batch has called every kernel that training needs
         run = trainer.run
+        if not run.images:  # a GPU's first loss is not read yet
+            return
         now = f"loss {run.loss_sum / run.images:.4f}  {run.images / max(run.epoch_seconds, 1e-9):.1f} images/s  {_left(trainer)} left"
         if self.console.is_terminal:
             total, epoch = len(trainer.loader), f"{run.epoch + 1}/{trainer.epochs}"

@@ -6,7 +6,7 @@ noise. What it promises:
 - A run that was killed at any moment and is resumed from `last.safetensors` ends bit-identical to one that was not: the
   checkpoint holds weights, optimiser, random stream and the `Run` below, and the loader's batches depend on (seed, epoch) alone.
 - Ctrl-C finishes the batch, saves, and stops; the run continues in the middle of the epoch.
-- A loss that is not finite stops the run before the weights are touched.
+- A loss that is not finite stops the run before the weights are touched; on a GPU, before anything is saved.
 - A file is either the old one or the new one: checkpoints and logs are written beside and moved into place.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 import signal
@@ -29,13 +30,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minunet import checkpoint
+from minunet import checkpoint, cuda, rng
 from minunet.arrays import to_device
 from minunet.nn import Module
 from minunet.optim import Optimizer
 from minunet.tensor import Tensor
 
 Metrics = dict[str, float]
+
+_log = logging.getLogger("minunet")
 
 
 class TrainingError(RuntimeError):
@@ -108,6 +111,9 @@ class Trainer:
     of the planned batches, or of the minutes where those pass faster.
     out: the folder that receives last.safetensors, best.safetensors, metrics.csv and metrics.json.
     config: what is needed to build the model again; stored in the checkpoints.
+
+    On a GPU the step of all batches that have the first one's shape is one CUDA graph, where it can be (`cuda.graph`), and the loss of a
+    batch is read when the next one is on its way: reading waits for the GPU.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class Trainer:
         self.display: Display = display or Silent()
         self.run = Run()
         self._peak_rates = [group["lr"] for group in optimizer.param_groups]
+        self._graph: cuda.Graph | None = None
         self._clock = time.monotonic()
 
     @property
@@ -167,6 +174,7 @@ class Trainer:
         """Trains. Returns why it ended: 'finished', 'time', 'no improvement' or 'interrupted'."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._clock = time.monotonic()
+        self._graph = cuda.graph(self._step) if self.device == "cuda" else None
         self.display.begin(self)
         try:
             with _ctrl_c() as asked_to_stop:
@@ -193,28 +201,62 @@ class Trainer:
 
     def _train_epoch(self, asked_to_stop: threading.Event) -> bool:
         """The batches of an epoch that are left; False where Ctrl-C cut it short."""
-        run, model, optimizer = self.run, self.model, self.optimizer
-        model.train()
+        run = self.run
+        unread: list[tuple[Any, int, int]] = []  # losses, images, numbers of the batches
+        self.model.train()
         self.loader.set_epoch(run.epoch)
         for inputs, targets in islice(self.loader, run.batch, None):
             factor = self.schedule(self.progress)
-            for group, peak in zip(optimizer.param_groups, self._peak_rates, strict=True):
+            for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
                 group["lr"] = peak * factor
-            optimizer.zero_grad()
-            loss = self.loss(model(Tensor(to_device(inputs, self.device))), to_device(targets, self.device))
-            value = float(loss.item())
-            if not math.isfinite(value):
-                raise self._not_finite(f"the loss became {value}", f"epoch {run.epoch + 1}, batch {run.batch + 1} of {len(self.loader)}")
-            loss.backward()
-            optimizer.step()
+            loss = self._launch(inputs, targets)
             run.batch += 1
-            run.images += len(inputs)
-            run.loss_sum += value * len(inputs)
+            unread.append((loss, len(inputs), run.batch))
+            stop = asked_to_stop.is_set()
+            more = not stop and run.batch < len(self.loader)
+            self._read(unread, but=1 if more and self.device == "cuda" else 0)
             self._tick()
             self.display.batch(self)
-            if asked_to_stop.is_set():
+            if stop:
                 return False
         return True
+
+    def _launch(self, inputs: Any, targets: Any) -> Any:
+        """The step of one batch. Returns its loss, to be read with `item()`."""
+        if self.device == "cpu":
+            return self._step(inputs, targets)
+        if self._graph is not None and self._graph.fits(inputs, targets):
+            stream = rng.get_state()
+            try:
+                return cuda.Later(self._graph(inputs, targets))
+            except cuda.CaptureError as problem:
+                rng.set_state(stream)
+                self._graph = None
+                _log.info("Training goes on without a CUDA graph: %s", problem)
+        return cuda.Later(self._step(to_device(inputs, "cuda"), to_device(targets, "cuda")))
+
+    def _step(self, inputs: Any, targets: Any) -> Any:
+        """Forward, loss, backward, update: returns the loss as an array."""
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model(Tensor(inputs)), targets)
+        if self.device == "cpu":
+            self._check_loss(loss.item(), self.run.batch + 1)
+        loss.backward()
+        self.optimizer.step()
+        return loss.data
+
+    def _read(self, unread: list[tuple[Any, int, int]], but: int = 0) -> None:
+        """Enters the losses of all batches but the last `but`."""
+        while len(unread) > but:
+            loss, images, batch = unread.pop(0)
+            value = float(loss.item())
+            self._check_loss(value, batch)
+            self.run.images += images
+            self.run.loss_sum += value * images
+
+    def _check_loss(self, value: float, batch: int) -> None:
+        if not math.isfinite(value):
+            raise self._not_finite(f"the loss became {value}", f"epoch {self.run.epoch + 1}, batch {batch} of {len(self.loader)}")
 
     def _close_epoch(self) -> None:
         """Validates, enters a row into the history, saves."""

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from minunet import cuda
-from tests.host_gpu import stand_in
+from tests.host_gpu import capture, stand_in
 from tests.host_gpu.launch import KernelError
 
-__all__ = ["KernelError", "installed", "pretended"]
+__all__ = ["KernelError", "capture", "installed", "pretended"]
 
 real = False  # pytest's option --real-gpu
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from tests.host_gpu import translate
+from tests.host_gpu.capture import captured, capturing
 
 GUARD = 1 << 26  # bytes before and after an array that may not be touched
 PAGE = 1 << 12
@@ -126,6 +127,12 @@ class Function:
         self.fixed = ctypes.c_void_p(module.library.host_fixed_shared(ctypes.byref(fixed_bytes))), fixed_bytes
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0) -> None:
+        if capturing():
+            captured(self._run_all, grid, block, args, shared_mem)
+        else:
+            self._run_all(grid, block, args, shared_mem)
+
+    def _run_all(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared_mem: int) -> None:
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         self._check_sizes(grid, block, shared_mem)
         if len(args) != len(self.names):

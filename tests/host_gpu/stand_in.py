@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from tests.host_gpu import capture
+from tests.host_gpu.capture import captured, capturing, refuse_in_capture
 from tests.host_gpu.launch import ALIVE, RawModule
 
 POISON = b"\xff"  # what fresh memory holds: NaN, and −1
 CAPABILITY = "90"  # of the GPU that is none
 NUMBER = 0  # and which of several it is
+
+_pinned: list[Any] = [lambda size: None]  # allocators of the memory that copies from the processor pass through; the last one counts
 
 
 def _names(text: str) -> list[str]:
@@ -26,11 +30,11 @@ def _names(text: str) -> list[str]:
 # functions that mean what NumPy's mean
 FUNCTIONS = _names("""
     abs add all allclose any arange argmax argmin argsort array_equal ascontiguousarray bincount bitwise_and bitwise_or bitwise_xor
-    broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor full
-    full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or matmul max
-    maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel repeat
-    reshape right_shift roll rollaxis round searchsorted shares_memory sign sort sqrt square squeeze stack std subtract sum swapaxes take
-    take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
+    broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor
+    full full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or
+    matmul max maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod
+    ravel repeat reshape right_shift roll rollaxis round searchsorted shape shares_memory sign sort sqrt square squeeze stack std
+    subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
 """)
 # the same objects as NumPy's
 VALUES = _names("""
@@ -64,18 +68,52 @@ def wrapped(value: Any) -> Any:
 
 def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = kwargs.get("out")
-    result = function(*(unwrapped(a) for a in args), **{key: unwrapped(value) for key, value in kwargs.items()})
-    if out is not None:
-        return out[0] if isinstance(out, tuple) else out
-    return wrapped(result)
+
+    def compute(args: Any, kwargs: Any) -> Any:
+        return function(*(unwrapped(a) for a in args), **{key: unwrapped(value) for key, value in kwargs.items()})
+
+    if out is None:
+        return _results(compute, args, kwargs)
+    if capturing():
+        captured(compute, args, kwargs)
+    else:
+        compute(args, kwargs)
+    return out[0] if isinstance(out, tuple) else out
+
+
+def _results(compute: Any, *args: Any) -> Any:
+    """compute(*args) on the GPU. In a capture it is computed for its shapes alone: what has memory of its own gets it in a replay."""
+    if not capturing():
+        return wrapped(compute(*args))
+    with np.errstate(all="ignore"):
+        result = compute(*args)
+    values = result if isinstance(result, tuple | list) else [result]
+    given = {id(capture.root(host)) for host in _hosts(args)}
+    fresh = [isinstance(v, np.generic) or (isinstance(v, np.ndarray) and id(capture.root(v)) not in given) for v in values]
+    if not any(fresh):
+        return wrapped(result)
+    assert all(fresh), "one result lies in new memory, another in an argument's"
+    arrays = [ndarray(_poison(np.array(v)), fresh=True) for v in values]
+    captured(compute, *args, into=arrays)
+    return type(result)(arrays) if isinstance(result, tuple | list) else arrays[0]
+
+
+def _hosts(value: Any) -> list[np.ndarray]:
+    """The memory of all arrays in nested containers."""
+    if isinstance(value, ndarray):
+        return [value._host]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [host for v in value for host in _hosts(v)] if isinstance(value, list | tuple) else []
 
 
 class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array on the GPU that is none. `_host` is the memory."""
 
-    def __init__(self, host: np.ndarray) -> None:
+    def __init__(self, host: np.ndarray, fresh: bool = False) -> None:
         self._host = host
         ALIVE[id(self)] = self
+        capture.made(self, fresh)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return _call(getattr(ufunc, method), inputs, kwargs)
@@ -89,9 +127,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly.")
 
     def get(self) -> np.ndarray:
+        refuse_in_capture("a copy to the processor")
         return self._host.copy(order="K")
 
-    def set(self, array: np.ndarray) -> None:
+    def set(self, array: np.ndarray, stream: Any = None) -> None:
+        refuse_in_capture("a copy from the processor")
+        assert isinstance(array, np.ndarray)
+        assert array.flags.c_contiguous
+        assert (array.shape, array.dtype) == (self.shape, self.dtype)
         self._host[...] = array
 
     @property
@@ -107,10 +150,13 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return types.SimpleNamespace(ptr=self._host.ctypes.data)
 
     def __getitem__(self, index: Any) -> ndarray:
-        return wrapped(self._host[_index(index)])
+        return _results(lambda array, index: array._host[_index(index)], self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_index(index)] = unwrapped(value)
+        if capturing():
+            captured(ndarray.__setitem__, self, index, value)
+        else:
+            self._host[_index(index)] = unwrapped(value)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -119,16 +165,16 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self._host)
+        return bool(self.get())
 
     def __int__(self) -> int:
-        return int(self._host)
+        return int(self.get())
 
     def __float__(self) -> float:
-        return float(self._host)
+        return float(self.get())
 
     def __index__(self) -> int:
-        return self._host.__index__()
+        return self.get().__index__()
 
     def __repr__(self) -> str:
         return f"on the GPU: {self._host!r}"
@@ -138,12 +184,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _method(name: str) -> Any:
-    plain = name in ("tobytes", "item", "tolist")
+    plain, in_place = name in ("tobytes", "item", "tolist"), name in ("fill", "sort")
 
     def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
         if plain:
-            return getattr(self._host, name)(*args, **kwargs)
-        return _call(getattr(self._host, name), args, kwargs)
+            return getattr(self.get(), name)(*args, **kwargs)
+        if in_place and capturing():
+            return captured(method, self, *args)
+        return _call(lambda host, *args, **kwargs: getattr(host, name)(*args, **kwargs), (self, *args), kwargs)
 
     return method
 
@@ -156,6 +204,8 @@ for _name in PROPERTIES:
 
 def _index(index: Any) -> Any:
     """An index may hold arrays, and CuPy takes NumPy's there."""
+    if any(isinstance(p, np.ndarray | list) for p in (index if isinstance(index, tuple) else (index,))):
+        refuse_in_capture("an index from the processor")
     parts = tuple(p._host if isinstance(p, ndarray) else p for p in (index if isinstance(index, tuple) else (index,)))
     return parts if isinstance(index, tuple) else parts[0]
 
@@ -166,16 +216,22 @@ def _function(name: str) -> Any:
 
 
 def asarray(value: Any, dtype: Any = None) -> ndarray:
-    """From the processor to the GPU: the one way in."""
-    host = value._host if isinstance(value, ndarray) else value
+    """From the processor to the GPU: with `set`, the one way in."""
     if isinstance(value, ndarray):
-        return value if dtype is None or host.dtype == dtype else ndarray(host.astype(dtype))
-    return ndarray(np.array(host, dtype=dtype, order="K"))
+        return value if dtype is None or value.dtype == dtype else value.astype(dtype)
+    return _sent(np.array(value, dtype=dtype, order="K"))
 
 
 def array(value: Any, dtype: Any = None, copy: bool = True) -> ndarray:
-    host = value._host if isinstance(value, ndarray) else value
-    return ndarray(np.array(host, dtype=dtype, copy=copy, order="K"))
+    if isinstance(value, ndarray):
+        return _call(np.array, (value,), {"dtype": dtype, "copy": copy or None, "order": "K"})
+    return _sent(np.array(value, dtype=dtype, order="K"))
+
+
+def _sent(host: np.ndarray) -> ndarray:
+    _pinned[-1](host.nbytes)
+    refuse_in_capture("a copy from the processor")
+    return ndarray(host)
 
 
 def empty(shape: Any, dtype: Any = np.float64) -> ndarray:
@@ -187,9 +243,16 @@ def empty_like(like: ndarray, dtype: Any = None, shape: Any = None) -> ndarray:
 
 
 def _poisoned(host: np.ndarray) -> ndarray:
-    """Fresh memory, full of what is seen when it is used."""
+    """Fresh memory, full of what is seen when it is used; in a graph it is so anew in each replay."""
+    made = ndarray(_poison(host), fresh=True)
+    if capturing():
+        captured(lambda array: _poison(array._host), made)
+    return made
+
+
+def _poison(host: np.ndarray) -> np.ndarray:
     host[...] = True if host.dtype == np.bool_ else np.frombuffer(POISON * host.itemsize, host.dtype)[0]
-    return ndarray(host)
+    return host
 
 
 def asnumpy(value: ndarray) -> np.ndarray:
@@ -211,5 +274,16 @@ def module() -> types.ModuleType:
         setattr(cupy, value.__name__, value)
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: types.SimpleNamespace(id=NUMBER, compute_capability=CAPABILITY))
+    cupy.cuda = types.SimpleNamespace(
+        runtime=runtime,
+        Device=lambda: types.SimpleNamespace(id=NUMBER, compute_capability=CAPABILITY),
+        Event=capture.Event,
+        Stream=capture.Stream,
+        MemoryPool=capture.MemoryPool,
+        using_allocator=capture.using_allocator,
+        get_current_stream=capture.current_stream,
+        set_pinned_memory_allocator=_pinned.append,
+    )
+    cupy.get_default_memory_pool = capture.MemoryPool
+    cupy.get_default_pinned_memory_pool = lambda: types.SimpleNamespace(malloc=_pinned[0])
     return cupy

@@ -17,6 +17,7 @@ import numpy as np
 from minunet import rng
 from minunet.arrays import is_float
 from minunet.autograd import Function
+from minunet.cuda import varying
 from minunet.kernels import Kernels
 from minunet.ops.activation import refuse_inplace
 from minunet.shapes import sizes_text
@@ -32,8 +33,7 @@ class Dropout(Function):
     """
 
     def forward(ctx, x: Any, *, p: float, mask_shape: tuple[int, ...]) -> Any:
-        key = int(rng.generator().integers(2**64, dtype=np.uint64))
-        kept = K.draw(x, mask_shape, key, p)
+        kept = K.draw(x, mask_shape, varying(_key(), _key, x), p)
         ctx.factor = 1 / (1 - p) if p < 1 else 0.0
         ctx.save(kept)
         return K.scale(x, kept, ctx.factor)
@@ -41,6 +41,12 @@ class Dropout(Function):
     def backward(ctx, gy: Any) -> Any:
         (kept,) = ctx.saved
         return K.scale(gy, kept, ctx.factor)
+
+
+def _key() -> np.ndarray[Any, Any]:
+    """One number of the common stream, as two words: the lower, the higher."""
+    high, low = divmod(int(rng.generator().integers(2**64, dtype=np.uint64)), 1 << 32)
+    return np.array([low, high], np.uint32)
 
 
 def _dropout(name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple[int, ...]) -> Tensor:

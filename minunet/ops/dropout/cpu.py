@@ -11,14 +11,14 @@ from numba import njit, prange, uint32, uint64
 from minunet import memory
 from minunet.arrays import as_volume, channels_first, channels_last, in_place
 from minunet.ops.dropout import ref
-from minunet.ops.dropout.ref import KEY_STEPS, LOW, MULTIPLIERS, ROUNDS
+from minunet.ops.dropout.ref import KEY_STEPS, MULTIPLIERS, ROUNDS
 
 CHUNK = 256  # blocks of 64 elements that a thread takes at a time
 
 
-def draw(x: Any, shape: tuple[int, ...], key: int, p: float) -> Any:
+def draw(x: Any, shape: tuple[int, ...], key: Any, p: float) -> Any:
     kept = memory.empty((64 * ref.blocks(shape),), np.bool_)
-    _draw(kept, np.uint32(key & LOW), np.uint32(key >> 32), np.uint32(ref.threshold(p)))
+    _draw(kept, key[0], key[1], np.uint32(ref.threshold(p)))
     return ref.in_order(kept[: prod(shape)], shape)
 
 

@@ -7,11 +7,11 @@
 // One thread for each counter, which decides about four elements. Sixteen neighbours write sixteen neighbouring bytes with each word.
 // kept has whole blocks of 64 elements.
 extern "C" __global__ void dropout_draw(
-    bool* __restrict__ kept, const long long counters, const unsigned key0, const unsigned key1, const unsigned threshold)
+    bool* __restrict__ kept, const long long counters, const unsigned* __restrict__ key, const unsigned threshold)
 {
     const long long counter = thread_number();
     if (counter >= counters) return;
-    unsigned c0 = counter, c1 = counter >> 32, c2 = 0, c3 = 0, k0 = key0, k1 = key1;
+    unsigned c0 = counter, c1 = counter >> 32, c2 = 0, c3 = 0, k0 = key[0], k1 = key[1];
     for (int round = 0; round < ROUNDS; round++) {
         const unsigned long long a = 0xD2511F53ull * c0, b = 0xCD9E8D57ull * c2;
         c0 = (unsigned)(b >> 32) ^ c1 ^ k0;

@@ -9,19 +9,18 @@ from minunet.arrays import array_module
 from minunet.cuda import Source, blocks_for
 from minunet.ops.activation.gpu import rows
 from minunet.ops.dropout import ref
-from minunet.ops.dropout.ref import LOW
 from minunet.volumes import back_from, memory_order
 
 SOURCE = Source(__file__, "dropout.cu")
 THREADS = 256
 
 
-def draw(x: Any, shape: tuple[int, ...], key: int, p: float) -> Any:
+def draw(x: Any, shape: tuple[int, ...], key: Any, p: float) -> Any:
     """k of that shape, as booleans, laid out with the channels last: the mask of `ref.draw`."""
     counters = 16 * ref.blocks(shape)
     kept = array_module(x).empty(4 * counters, bool)
     kernel = SOURCE.kernel("dropout_draw", x.dtype)
-    kernel(blocks_for(counters, THREADS), THREADS, kept, counters, key & LOW, key >> 32, ref.threshold(p))
+    kernel(blocks_for(counters, THREADS), THREADS, kept, counters, key, ref.threshold(p))
     return ref.in_order(kept[: prod(shape)], shape)
 
 

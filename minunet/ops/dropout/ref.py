@@ -22,18 +22,21 @@ ROUNDS = 10
 LOW = 0xFFFFFFFF
 
 
-def draw(x: Any, shape: tuple[int, ...], key: int, p: float) -> Any:
-    """k of that shape, as booleans on the device of x; laid out in memory with axis 1 (the channels) last, as activations are."""
+def draw(x: Any, shape: tuple[int, ...], key: Any, p: float) -> Any:
+    """k of that shape, as booleans on the device of x; laid out in memory with axis 1 (the channels) last, as activations are.
+
+    key: two words, on that device too.
+    """
     xp = array_module(x)
     counter = xp.arange(16 * blocks(shape), dtype=xp.uint64)
     zero = xp.zeros_like(counter)
-    words = xp.stack(philox((counter & LOW, counter >> 32, zero, zero), (key & LOW, key >> 32)))
+    words = xp.stack(philox((counter & LOW, counter >> 32, zero, zero), key.astype(xp.uint64)))
     kept = words.reshape(4, -1, 16).swapaxes(0, 1).reshape(-1) >= threshold(p)
     return in_order(kept[: prod(shape)], shape)
 
 
-def philox(counter: Any, key: tuple[int, int]) -> Any:
-    """Philox4x32-10. counter: four arrays of 32-bit words, held in 64 bits because a product of two needs them."""
+def philox(counter: Any, key: Any) -> Any:
+    """Philox4x32-10. counter: four arrays of 32-bit words, held in 64 bits because a product of two needs them. key: two words."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):

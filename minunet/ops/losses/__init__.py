@@ -12,12 +12,14 @@ over classes work on (C, M), M = N·d₁·…: few long rows, whatever the memor
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minunet.arrays import array_module, is_float
 from minunet.autograd import Function
+from minunet.cuda import capturing
 from minunet.kernels import Kernels
 from minunet.ops.reduce import sum as sum_
 from minunet.shapes import sizes_text
@@ -311,6 +313,16 @@ def _refuse_unknown(name: str, input: Tensor, target: Tensor, ignore_index: int)
         )
 
 
+def where_known(loss: Tensor, unknown: Tensor, refuse: Callable[[], None]) -> Tensor:
+    """The loss where no class number is unknown, else `refuse` raises. A CUDA graph cannot raise: there the loss becomes NaN."""
+    if capturing():
+        mark = array_module(unknown.data).where(unknown.data == 0, 0.0, math.nan)
+        return loss + Tensor(mark.astype(loss.dtype))
+    if unknown.item():
+        refuse()
+    return loss
+
+
 def _check_classes(name: str, input: Tensor, weight: Tensor | None) -> None:
     _check_float(name, input)
     if input.ndim == 0:
@@ -357,9 +369,8 @@ def cross_entropy(
             smoothing=label_smoothing,
             each=reduction == "none",
         )
-        if unknown.item():
-            _refuse_unknown("cross_entropy", input, target, ignore_index)
-        return _divide(loss, total.item()) if reduction == "mean" else loss
+        loss = where_known(loss, unknown, lambda: _refuse_unknown("cross_entropy", input, target, ignore_index))
+        return _divide(loss, Tensor(total.data.astype(loss.dtype))) if reduction == "mean" else loss
     if weight is not None:
         wanted = wanted * weight.reshape(classes, *(1,) * max(input.ndim - 2, 0))  # (C, 1, …), against (N, C, …)
     return _reduce(SoftCrossEntropy.apply(input, wanted), reduction)
