@@ -130,9 +130,10 @@ def check_float_dtypes(name: str, arrays: tuple[Array | None, ...], takes_images
     """
     floats = [a for a in arrays if a is not None and is_float(a)]
     if takes_images and is_half(arrays[0]):
-        for a in floats[1:]:
+        images, *parameters = floats
+        for a in parameters:
             if a.dtype != np.float32:
-                raise TypeError(f"{name}: with images of {arrays[0].dtype} parameters are float32, got {a.dtype}. Keep them in float32.")
+                raise TypeError(f"{name}: with images of {images.dtype} parameters are float32, got {a.dtype}. Keep them in float32.")
         return
     dtypes = {a.dtype for a in floats}
     if len(dtypes) > 1:

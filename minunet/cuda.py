@@ -14,9 +14,9 @@ are not noticed. So the signature is read from the source, and each argument is 
     Window window                      a struct of the source, as a dict of its members; an array member is a tuple
 
 A file is compiled when one of its kernels is first launched, once for each dtype of images. It calls that STORED, and REAL what it
-computes in: the same, or float where images have 16 bits (stored.cuh). CuPy keeps the result on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes. The table of addresses that a list
-becomes lies on the GPU. It serves as long as its arrays stay where they are, and is kept until a kernel has gathered 4096 packed values:
-then all of them go.
+computes in: the same, or float where images have 16 bits (stored.cuh). CuPy keeps the result on disk. A line `#include "cuda.cuh"` is
+replaced by that file, so that CuPy sees when it changes. The table of addresses that a list becomes lies on the GPU. It serves as long as
+its arrays stay where they are, and is kept until a kernel has gathered 4096 packed values: then all of them go.
 
 Where a file has code for the tensor cores (it includes tensor_cores.cuh), `precision()` says how float32 numbers are multiplied.
 """
@@ -83,8 +83,8 @@ def precision(name: str) -> Iterator[None]:
     | `"float32"` | nothing: the ordinary units multiply | 2⁻²⁴ |
     | `"tf32"` | 10 bits behind the point, on the tensor cores | 2⁻¹⁰ |
 
-    Sums and arrays stay float32. What counts is the setting when a kernel is launched: `backward()` outside the block multiplies in float32.
-    Arrays of other dtypes and grouped convolutions are not touched by it: images of 16 bits go to the tensor cores anyway.
+    Sums and arrays stay float32. What counts is the setting when a kernel is launched: `backward()` outside the block multiplies in
+    float32. Other dtypes and grouped convolutions are not touched by it: images of 16 bits go to the tensor cores anyway.
     Raises ValueError for another name. A kernel raises RuntimeError on a GPU older than Ampere, which has no TF32.
     """
     if name not in PRECISIONS:

@@ -33,7 +33,9 @@ from minunet import checkpoint
 from minunet.arrays import to_device
 from minunet.nn import Module
 from minunet.optim import Optimizer
+from minunet.optim.scaling import LossScaler
 from minunet.tensor import Tensor
+from minunet.train.precision import as_images, multiplying
 
 Metrics = dict[str, float]
 
@@ -108,6 +110,7 @@ class Trainer:
     of the planned batches, or of the minutes where those pass faster.
     out: the folder that receives last.safetensors, best.safetensors, metrics.csv and metrics.json.
     config: what is needed to build the model again; stored in the checkpoints.
+    precision: of the training, see `minunet.train.precision`. Validation is float32, as the weights are that it judges.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Trainer:
         schedule: Callable[[float], float] = constant,
         config: dict[str, Any] | None = None,
         device: str = "cpu",
+        precision: str = "float32",
         display: Display | None = None,
     ) -> None:
         if len(loader) == 0:
@@ -135,6 +139,7 @@ class Trainer:
         self.out, self.epochs, self.minutes, self.patience = Path(out), epochs, minutes, patience
         self.monitor, self.higher_is_better = monitor, higher_is_better
         self.schedule, self.config, self.device = schedule, config or {}, device
+        self.precision, self.scaler = precision, LossScaler() if precision == "fp16" else None
         self.display: Display = display or Silent()
         self.run = Run()
         self._peak_rates = [group["lr"] for group in optimizer.param_groups]
@@ -161,6 +166,8 @@ class Trainer:
         saved = checkpoint.load(self.last)
         saved.restore(model=self.model, optimizer=self.optimizer, rng=True)
         self.run = Run(**saved.extra["run"])
+        if self.scaler is not None and saved.extra.get("scaler"):
+            self.scaler.load_state_dict(saved.extra["scaler"])
         return saved.config
 
     def fit(self) -> str:
@@ -201,12 +208,15 @@ class Trainer:
             for group, peak in zip(optimizer.param_groups, self._peak_rates, strict=True):
                 group["lr"] = peak * factor
             optimizer.zero_grad()
-            loss = self.loss(model(Tensor(to_device(inputs, self.device))), to_device(targets, self.device))
-            value = float(loss.item())
-            if not math.isfinite(value):
-                raise self._not_finite(f"the loss became {value}", f"epoch {run.epoch + 1}, batch {run.batch + 1} of {len(self.loader)}")
-            loss.backward()
-            optimizer.step()
+            images = Tensor(to_device(as_images(inputs, self.precision), self.device))
+            with multiplying(self.precision):
+                loss = self.loss(model(images), to_device(targets, self.device))
+                value = float(loss.item())
+                if not math.isfinite(value):
+                    raise self._not_finite(
+                        f"the loss became {value}", f"epoch {run.epoch + 1}, batch {run.batch + 1} of {len(self.loader)}"
+                    )
+                self._update(loss)
             run.batch += 1
             run.images += len(inputs)
             run.loss_sum += value * len(inputs)
@@ -215,6 +225,16 @@ class Trainer:
             if asked_to_stop.is_set():
                 return False
         return True
+
+    def _update(self, loss: Tensor) -> None:
+        """Backward, and a step unless the gradients of a scaled loss are not finite."""
+        if self.scaler is None:
+            loss.backward()
+            self.optimizer.step()
+            return
+        (loss * self.scaler.scale).backward()
+        if self.scaler.unscale(self.optimizer):
+            self.optimizer.step()
 
     def _close_epoch(self) -> None:
         """Validates, enters a row into the history, saves."""
@@ -253,7 +273,7 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         optimizer = self.optimizer if path == self.last else None
-        extra = {"run": asdict(self.run)}
+        extra = {"run": asdict(self.run), "scaler": self.scaler and self.scaler.state_dict()}
         checkpoint.save(path, model=self.model, optimizer=optimizer, epoch=self.run.epoch, config=self.config, extra=extra)
 
     def _write_logs(self) -> None:

@@ -6,7 +6,8 @@ For one tap k the window touches x̄[n, c, s·p + d·k] for all output pixels p:
     slice' += w[:, :, k]ᵀ @ ∂y              grad_x, added into the same slice of ∂x̄
     ∂w[:, :, k] = ∂y @ sliceᵀ               grad_w
 
-Runs on NumPy and CuPy, any rank, any strides. Images of 16 bits are widened to float32, and a result is rounded once. Groups are one more axis: (N, C, …) → (N, g, C/g, …).
+Runs on NumPy and CuPy, any rank, any strides. Images of 16 bits are widened to float32, and a result is rounded once. Groups are one more
+axis: (N, C, …) → (N, g, C/g, …).
 """
 
 from __future__ import annotations

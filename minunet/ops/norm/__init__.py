@@ -41,7 +41,8 @@ K = Kernels(__name__, "moments", "normalize", "sums", "grad_x")
 class Normalize(Function):
     """The formula above; returns y, and μ and σ² as (B, G). The small arrays of statistics are float64 whatever x is.
 
-    x is centred by μ rounded to the dtype that is computed in, and the shift makes up for the rounding: float32 stays exact where the mean is large.
+    x is centred by μ rounded to the dtype that is computed in, and the shift makes up for the rounding: float32 stays exact where the mean
+    is large.
 
     across_batch: all samples are one block, else each is one. groups: G. fixed: (μ, σ²), (1, C) each, to use in place of x's own.
     out: the array to write y into, or None.
