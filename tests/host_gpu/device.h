@@ -233,10 +233,8 @@ inline unsigned short half_of(float x) {
     return sign | (host::rounded(size, 13, true) - (112 << 10));  // the exponent counts from −15 instead of −127
 }
 inline float from_half(unsigned short bits) {
-    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    float size = std::ldexp(1024.0f + fraction, exponent - 25);
-    if (exponent == 0) size = fraction * 0x1p-24f;
-    if (exponent == 31) size = fraction ? NAN : INFINITY;
+    const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent ? host_bits<float>((exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13) : fraction * 0x1p-24f;
     return bits & 0x8000 ? -size : size;
 }
 #endif
