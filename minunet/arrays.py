@@ -82,13 +82,61 @@ def to_device(array: Array, device: str) -> Array:
     return array.get()
 
 
+# ---- dtypes: float64 for checks, float32, and images of 16 bits ----
+
+HALF = ("float16", "bfloat16")
+_LETTERS = "eE"  # theirs in NumPy and ml_dtypes: a name takes long to look at
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """NumPy's dtype, and 'bfloat16', which NumPy leaves to the package ml_dtypes. CuPy computes with it too, from version 14 on."""
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            import ml_dtypes  # noqa: PLC0415  loaded only when it is asked for
+        except ModuleNotFoundError:
+            raise RuntimeError("bfloat16 needs ml_dtypes, which is not installed: pip install 'minunet[cuda]'.") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype)
+
+
 def is_float(array: Array) -> bool:
-    return array.dtype.kind == "f"
+    return array.dtype.kind == "f" or array.dtype.char == "E"  # bfloat16, whose kind is that of any extension
 
 
-def check_one_float_dtype(name: str, arrays: tuple[Array | None, ...]) -> None:
-    """Raises TypeError where floating-point dtypes are mixed: nothing is converted silently."""
-    dtypes = {a.dtype for a in arrays if a is not None and a.dtype.kind == "f"}
+def is_half(array: Array | None) -> bool:
+    """Whether the numbers have 16 bits."""
+    return array is not None and array.dtype.char in _LETTERS
+
+
+def computed_dtype(array: Array) -> np.dtype[Any]:
+    """What numbers of this array are computed in, and the dtype of the parameters that it meets: its own, or float32 for 16 bits."""
+    return np.dtype("float32") if is_half(array) else array.dtype
+
+
+def widened(array: Array) -> Array:
+    """The same numbers as float32 where they have 16 bits. None stays None."""
+    return array.astype("float32") if is_half(array) else array
+
+
+def rounded(array: Array, like: Array) -> Array:
+    """In the dtype of `like`, the nearest numbers; halfway goes to the even one, and what is too large for float16 becomes infinity."""
+    with np.errstate(over="ignore"):
+        return array.astype(like.dtype, copy=False)
+
+
+def check_float_dtypes(name: str, arrays: tuple[Array | None, ...], takes_images: bool) -> None:
+    """Raises TypeError where floating-point dtypes are mixed: nothing is converted silently.
+
+    takes_images: the first array may have 16 bits. Then the others, its parameters, are float32.
+    """
+    floats = [a for a in arrays if a is not None and is_float(a)]
+    if takes_images and is_half(arrays[0]):
+        images, *parameters = floats
+        for a in parameters:
+            if a.dtype != np.float32:
+                raise TypeError(f"{name}: with images of {images.dtype} parameters are float32, got {a.dtype}. Keep them in float32.")
+        return
+    dtypes = {a.dtype for a in floats}
     if len(dtypes) > 1:
         listed = " and ".join(sorted(str(d) for d in dtypes))
         raise TypeError(f"{name}: inputs mix {listed}. Convert them to one dtype first, with .astype(dtype).")

@@ -44,7 +44,7 @@ class Function:
 
     needs: tuple[bool, ...]
     shapes: tuple[Any, ...]  # of the inputs; None where the input was None
-    allow_mixed_dtypes: ClassVar[bool] = False
+    takes_images: ClassVar[bool] = False  # the first input may have 16 bits, the others are float32 then
 
     def __init__(self) -> None:
         self._edges: tuple[Function | Tensor | None, ...] = ()  # the maker of each input; a leaf stands for itself
@@ -84,8 +84,7 @@ class Function:
         node = cls()
         data = tuple([None if t is None else t.data for t in inputs])
         arrays.array_module(*data)  # raises where devices differ
-        if not cls.allow_mixed_dtypes:
-            arrays.check_one_float_dtype(cls.__name__, data)
+        arrays.check_float_dtypes(cls.__name__, data, cls.takes_images)
         enabled = _grad_enabled.get()
         node.needs = tuple([enabled and t is not None and t.requires_grad for t in inputs])
         node.shapes = tuple([None if d is None else d.shape for d in data])
@@ -156,10 +155,10 @@ class Function:
 
     def _check_finite(self, output: Any, inputs: tuple[Any, ...]) -> None:
         xp = arrays.array_module(output)
-        if output.dtype.kind != "f" or bool(xp.isfinite(output).all()):
+        if not arrays.is_float(output) or bool(xp.isfinite(output).all()):
             return
         came = ["–" if a is None else f"{a.dtype} {a.shape}" for a in inputs]
-        clean = all(a is None or a.dtype.kind != "f" or bool(xp.isfinite(a).all()) for a in inputs)
+        clean = all(a is None or not arrays.is_float(a) or bool(xp.isfinite(a).all()) for a in inputs)
         raise FloatingPointError(
             f"{self.name} made the first NaN or infinity, at {self._where}; its inputs ({', '.join(came)}) "
             + ("are finite." if clean else "hold one already: it came in from outside.")

@@ -143,6 +143,7 @@ def train(
     val_fraction: Annotated[float | None, typer.Option(help="Share of your images held out for validation.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or cuda where a GPU is present.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or with --device cuda tf32, fp16 or bf16.")] = None,
 ) -> None:
     """Train a UNet on a known set or on your own images and masks.
 
@@ -169,6 +170,7 @@ def train(
         "val_fraction": val_fraction,
         "seed": seed,
         "device": device,
+        "precision": precision,
     }
     given = {name: None if value == "none" else value for name, value in options.items() if value is not None}
     source = _which_source(source, images, masks) if not (resume and out) or source or images or masks else None

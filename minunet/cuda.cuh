@@ -1,4 +1,6 @@
-// What every CUDA source here shares. REAL, the element type, is given by minunet/cuda.py: float or double.
+// What every CUDA source here shares. REAL, the type of numbers that are computed with, is given by minunet/cuda.py: float or double.
+
+#include "stored.cuh"
 
 #define WARP 32
 #define WHOLE_WARP 0xffffffffu

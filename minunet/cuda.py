@@ -6,17 +6,17 @@
 CuPy hands a kernel whatever bytes it is given: a float64 array where the kernel reads float32, or two arguments in the wrong order,
 are not noticed. So the signature is read from the source, and each argument is held against its parameter:
 
-    const REAL* x               an array on the GPU, of that dtype, C-contiguous; None becomes a null pointer
+    const STORED* x             an array on the GPU, of that dtype, C-contiguous; None becomes a null pointer
     … followed by Steps<5> x_steps     then x may have any strides, on 5 axes; the steps are filled in from the array, not passed
     REAL* const* x              a list of such arrays, each without gaps in memory, its axes in any order; None becomes a null pointer
     int n, long long n, float a, …     a Python number, converted to exactly that type; an int that does not fit raises
     bool relu                          True or False
     Window window                      a struct of the source, as a dict of its members; an array member is a tuple
 
-A file is compiled when one of its kernels is first launched, once for each element type, which it calls REAL. CuPy keeps the result
-on disk. A line `#include "cuda.cuh"` is replaced by that file, so that CuPy sees when it changes. The table of addresses that a list
-becomes lies on the GPU. It serves as long as its arrays stay where they are, and is kept until a kernel has gathered 4096 packed values:
-then all of them go.
+A file is compiled when one of its kernels is first launched, once for each dtype of images. It calls that STORED, and REAL what it
+computes in: the same, or float where images have 16 bits (stored.cuh). CuPy keeps the result on disk. A line `#include "cuda.cuh"` is
+replaced by that file, so that CuPy sees when it changes. The table of addresses that a list becomes lies on the GPU. It serves as long as
+its arrays stay where they are, and is kept until a kernel has gathered 4096 packed values: then all of them go.
 
 Where a file has code for the tensor cores (it includes tensor_cores.cuh), `precision()` says how float32 numbers are multiplied.
 `graph()` makes one launch of many: cuda_graph.py.
@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import axes_in_memory, cupy_module, device_of
+from minunet.arrays import as_dtype, axes_in_memory, cupy_module, device_of
 from minunet.cuda_graph import CaptureError, Graph, Later, capturing, graph, held, on_gpu, varying
 
 __all__ = [
@@ -56,8 +56,10 @@ __all__ = [
 
 Size = int | tuple[int, ...]  # along x, y and z; what is left out is 1
 
-REALS = {"float32": "float", "float64": "double"}
-PRECISIONS = {"float32": 0, "tf32": 80, "fp16": 75, "bf16": 80}  # and the first compute capability, times ten, whose GPUs have it
+REALS = {"float32": "float", "float64": "double", "float16": "float", "bfloat16": "float"}  # what images of a dtype are computed in
+PRECISIONS = ("float32", "tf32")
+_DEFINED = {"float16": "FP16", "bfloat16": "BF16", "tf32": "TF32"}
+_FIRST = {"float16": 75, "bfloat16": 80, "tf32": 80}  # compute capability, times ten, of the first GPUs that have it
 OPTIONS = ("-std=c++17",)
 
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
@@ -97,13 +99,11 @@ def precision(name: str) -> Iterator[None]:
     | name | each factor is rounded to | relative error of a product, about, at most |
     |---|---|---|
     | `"float32"` | nothing: the ordinary units multiply | 2⁻²⁴ |
-    | `"tf32"` | 10 bits behind the point | 2⁻¹⁰ |
-    | `"fp16"` | 10 bits, fewer below 6·10⁻⁵; zero below 3·10⁻⁸, infinity from 65520 on | 2⁻¹⁰, above 6·10⁻⁵ |
-    | `"bf16"` | 7 bits | 2⁻⁷ |
+    | `"tf32"` | 10 bits behind the point, on the tensor cores | 2⁻¹⁰ |
 
-    All but the first use the tensor cores. Sums and arrays stay float32, so do the weights. What counts is the setting when a kernel is
-    launched: `backward()` outside the block multiplies in float32. Float64 arrays and grouped convolutions are not touched by it.
-    Raises ValueError for another name. A kernel raises RuntimeError on a GPU that lacks the numbers: Turing has fp16 alone.
+    Sums and arrays stay float32. What counts is the setting when a kernel is launched: `backward()` outside the block multiplies in
+    float32. Other dtypes and grouped convolutions are not touched by it: images of 16 bits go to the tensor cores anyway.
+    Raises ValueError for another name. A kernel raises RuntimeError on a GPU older than Ampere, which has no TF32.
     """
     if name not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}; got {name!r}.")
@@ -139,9 +139,10 @@ class Source:
         self.path = Path(file).with_name(name)
 
     def kernel(self, name: str, dtype: Any) -> Kernel:
-        """The kernel for the current GPU, compiled with `dtype` for REAL, and for the precision that is set where it has tensor cores."""
-        precision = _precision.get() if has_tensor_cores(self.path) else "float32"
-        return _kernel(self.path, name, np.dtype(dtype).name, precision, current_gpu())
+        """The kernel for the current GPU, compiled for images of `dtype`, and for the precision that is set where it multiplies float32."""
+        stored = np.dtype(dtype).name
+        precision = _precision.get() if stored == "float32" and has_tensor_cores(self.path) else "float32"
+        return _kernel(self.path, name, stored, precision, current_gpu())
 
 
 class Kernel:
@@ -303,9 +304,10 @@ def has_tensor_cores(path: Path) -> bool:
 
 
 @cache
-def signatures(path: Path, real: str) -> dict[str, list[Parameter]]:
-    """The parameters of each kernel of a file, read from its source. real: the name of REAL's dtype."""
-    scalars = {**{name: np.dtype(kind) for name, kind in _SCALARS.items()}, "REAL": np.dtype(real)}
+def signatures(path: Path, stored: str) -> dict[str, list[Parameter]]:
+    """The parameters of each kernel of a file, read from its source. stored: the name of STORED's dtype."""
+    scalars = {name: np.dtype(kind) for name, kind in _SCALARS.items()}
+    scalars |= {"STORED": as_dtype(stored), "REAL": scalars[REALS[stored]]}
     source = _COMMENT.sub(" ", read(path))
     structs = {name: _struct(name, body, scalars) for name, body in _STRUCT.findall(source)}
     found = {name: _parameters(name, text, scalars, structs) for name, text in _KERNEL.findall(source)}
@@ -353,9 +355,14 @@ def _parameters(kernel: str, text: str, scalars: dict[str, np.dtype[Any]], struc
     return parameters
 
 
-def options(real: str, precision: str = "float32") -> tuple[str, ...]:
+def options(stored: str, precision: str = "float32") -> tuple[str, ...]:
     """What the compiler is told."""
-    return (*OPTIONS, f"-DREAL={REALS[real]}", *(() if precision == "float32" else (f"-D{precision.upper()}",)))
+    return (*OPTIONS, f"-DREAL={REALS[stored]}", *(f"-D{_DEFINED[name]}" for name in (stored, precision) if name in _DEFINED))
+
+
+def first_generation(stored: str, precision: str = "float32") -> int:
+    """The compute capability, times ten, of the first GPUs that have both."""
+    return max(_FIRST.get(name, 0) for name in (stored, precision))
 
 
 def current_gpu() -> int:
@@ -364,32 +371,28 @@ def current_gpu() -> int:
 
 
 @cache
-def _kernel(path: Path, name: str, real: str, precision: str, gpu: int) -> Kernel:
-    known = signatures(path, real)
+def _kernel(path: Path, name: str, stored: str, precision: str, gpu: int) -> Kernel:
+    if stored not in REALS:
+        raise TypeError(f"{path.name}: kernels are compiled for {', '.join(REALS)}, not for {stored}.")
+    known = signatures(path, stored)
     if name not in known:
         raise AttributeError(f"{path.name} has no kernel {name!r}; it has {', '.join(known)}.")
     kernel = Kernel(name, known[name])
-    kernel.function = _module(path, real, precision, gpu).get_function(name)
+    kernel.function = _module(path, stored, precision, gpu).get_function(name)
     return kernel
 
 
 @cache
-def _module(path: Path, real: str, precision: str, gpu: int) -> Any:
-    if real not in REALS:
-        raise TypeError(f"{path.name}: kernels are compiled for {' and '.join(REALS)}, not for {real}.")
+def _module(path: Path, stored: str, precision: str, gpu: int) -> Any:
     cupy = cupy_module()
-    if PRECISIONS[precision]:
-        _check_generation(precision, int(cupy.cuda.Device().compute_capability))
-    return cupy.RawModule(code=read(path), options=options(real, precision))
-
-
-def _check_generation(precision: str, capability: int) -> None:
-    first = PRECISIONS[precision]
+    first, capability = first_generation(stored, precision), int(cupy.cuda.Device().compute_capability)
     if capability < first:
-        able = " or ".join(repr(name) for name, needed in PRECISIONS.items() if needed <= capability)
+        lacking = precision if precision in _FIRST else stored
         raise RuntimeError(
-            f"precision {precision!r} needs a GPU of compute capability {first / 10} or later, this one has {capability / 10}. Use {able}."
+            f"{lacking} needs a GPU of compute capability {first / 10} or later, this one has {capability / 10}. "
+            "Use float32, or images of float16."
         )
+    return cupy.RawModule(code=read(path), options=options(stored, precision))
 
 
 def forget() -> None:

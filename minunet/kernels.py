@@ -28,10 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, is_array
+from minunet.arrays import array_module, is_array, is_float
 
 _SETS = ("ref", "cpu", "gpu", "auto")
-_FAST_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+_DTYPES = {"cpu": {"f": "float32", "d": "float64"}}  # NumPy's letter and name
+_DTYPES["gpu"] = _DTYPES["cpu"] | {"e": "float16", "E": "bfloat16"}
 
 RESTING_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}  # see `_let_threads_rest`
 
@@ -89,8 +90,8 @@ class Kernels:
                 raise TypeError(f"{label}: use({forced!r}) needs arrays {place}. Move them with .to(device), or use 'auto' or 'ref'.")
             return forced, f"asked for by use({forced!r})"
         for a in arrays:
-            if a.dtype not in _FAST_DTYPES and a.dtype.kind == "f":
-                return "ref", f"the {fast} kernels take float32 and float64, not {a.dtype}"
+            if is_float(a) and a.dtype.char not in _DTYPES[fast]:
+                return "ref", f"the {fast} kernels take {', '.join(_DTYPES[fast].values())}, not {a.dtype}"
         if fast == "cpu" and not _has_numba():
             return "ref", "Numba is not installed"
         if not hasattr(_kernel_module(self._package, fast), name):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minunet.arrays import Array, array_module, is_array
+from minunet.arrays import Array, array_module, computed_dtype, is_array
 from minunet.ops.losses import NOTHING, CrossEntropy, Dice, where_known
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
@@ -158,7 +158,7 @@ def _options(logits: Tensor, ignore_index: int | None) -> dict[str, Any]:
 
 def _weights(logits: Tensor, target: Array, class_weights: Any, pixel_weights: Any) -> tuple[Tensor | None, Tensor | None]:
     """A weight for each class, (C,), and for each pixel, (N, *spatial); None for ones."""
-    dtype, each, pixels = logits.dtype, None, None
+    dtype, each, pixels = computed_dtype(logits.data), None, None
     if class_weights is not None:
         each = array_module(logits.data).asarray(class_weights, dtype=dtype)
         classes = max(logits.shape[1], 2)

@@ -74,7 +74,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         block = _Block(rung)
     _lent += block.size
     _most_lent = max(_most_lent, _lent)
-    return np.asarray(_Loan(block, shape, dtype))
+    return np.asarray(_Loan(block, shape, dtype)).view(dtype)  # bfloat16 has no name in the interface
 
 
 def release() -> None:

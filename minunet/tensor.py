@@ -197,7 +197,7 @@ def tensor(array: Any, requires_grad: bool = False, device: str = "cpu") -> Tens
         array = array.data
     known = arrays.is_array(array) or isinstance(array, np.generic)
     data = array.copy() if arrays.is_array(array) else np.array(array)
-    if data.dtype.kind not in "fiub":
+    if data.dtype.kind not in "iub" and not arrays.is_float(data):
         raise TypeError(f"a tensor holds real numbers; got {data.dtype}.")
     if not known and data.dtype == np.float64:
         data = data.astype(np.float32)

@@ -1,4 +1,5 @@
-// The tensor cores, and how numbers are rounded for them. minunet/cuda.py defines TF32, FP16 or BF16; without one there is nothing here.
+// The tensor cores, and the words they take. minunet/cuda.py defines TF32 for float32 images that they may multiply, FP16 or BF16 for
+// images of 16 bits; without one there is nothing here.
 //
 // One step belongs to a warp: it multiplies 16 rows of A with 8 columns of B and adds to 16×8 sums of float32. Both are 8 words deep. A
 // word has 32 bits: one number in TF32, or two neighbours in FP16 or BF16, the earlier one in the lower half. So a step adds 8 or 16
@@ -15,6 +16,12 @@
 #define TENSOR_CORES
 #endif
 
+#if defined(FP16) || defined(BF16)
+
+__device__ inline unsigned word_of(Half low, Half high) { return low.bits | (unsigned)high.bits << 16; }
+
+#endif
+
 #ifdef __CUDACC__
 
 #if defined(TF32)
@@ -27,34 +34,10 @@ __device__ inline unsigned word_of(float x) {
 }
 
 #define STEP "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
-
 #elif defined(BF16)
-
-// 7 bits remain, the exponent is that of float32; halfway goes to the even one.
-__device__ inline unsigned word_of(float low, float high) {
-    unsigned word;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-    return word;
-}
-
 #define STEP "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
-
 #elif defined(FP16)
-
-// 10 bits remain, and the exponent is small: beyond 65504 is infinity. Halfway goes to the even one.
-__device__ inline unsigned word_of(float low, float high) {
-    unsigned word;
-#if __CUDA_ARCH__ >= 800
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-#else
-    asm("{ .reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high}; }"
-        : "=r"(word) : "f"(low), "f"(high));
-#endif
-    return word;
-}
-
 #define STEP "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
-
 #endif
 
 #ifdef TENSOR_CORES

@@ -37,22 +37,22 @@ def sources() -> list[Path]:
 
 
 def variants(path: Path) -> list[tuple[str, str]]:
-    """What a file is compiled for: each element type, or each precision of float32 where it has code for the tensor cores."""
+    """What a file is compiled for: the dtypes of images, float32 in each precision where it has code for the tensor cores."""
     if cuda.has_tensor_cores(path):
-        return [("float32", precision) for precision in cuda.PRECISIONS]
-    return [(real, "float32") for real in cuda.REALS]
+        return [*(("float32", precision) for precision in cuda.PRECISIONS), ("float16", "float32"), ("bfloat16", "float32")]
+    return [(stored, "float32") for stored in cuda.REALS]
 
 
 @cache
-def compiled(path: Path, generation: int, real: str, precision: str = "float32") -> tuple[list[Usage], list[str]]:
+def compiled(path: Path, generation: int, stored: str, precision: str = "float32") -> tuple[list[Usage], list[str]]:
     """The kernels of a file, and the compiler's warnings. Raises RuntimeError with its errors."""
     nvrtc: Any = importlib.import_module("cupy_backends.cuda.libs.nvrtc")
     program = nvrtc.createProgram(cuda.read(path), path.name, (), ())
-    options = (*cuda.options(real, precision), *CUPY_ADDS, f"-arch=sm_{generation}", "--ptxas-options=-v")
+    options = (*cuda.options(stored, precision), *CUPY_ADDS, f"-arch=sm_{generation}", "--ptxas-options=-v")
     try:
         nvrtc.compileProgram(program, options)
     except nvrtc.NVRTCError:
-        raise RuntimeError(f"{path.name} for sm_{generation}, {real}, {precision}:\n{nvrtc.getProgramLog(program)}") from None
+        raise RuntimeError(f"{path.name} for sm_{generation}, {stored}, {precision}:\n{nvrtc.getProgramLog(program)}") from None
     log = nvrtc.getProgramLog(program)
     assert nvrtc.getCUBIN(program)
     nvrtc.destroyProgram(program)
@@ -70,15 +70,15 @@ def _usage(kernel: str, told: str) -> Usage:
 
 
 def table(paths: list[Path]) -> str:
-    lines = [f"{'kernel':24} {'real':8} {'precision':9} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>7}"]
+    lines = [f"{'kernel':24} {'stored':8} {'precision':9} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>7}"]
     for path in paths:
-        for real, precision in variants(path):
+        for stored, precision in variants(path):
             for generation in GENERATIONS:
-                if generation < cuda.PRECISIONS[precision]:
+                if generation < cuda.first_generation(stored, precision):
                     continue
-                for u in compiled(path, generation, real, precision)[0]:
+                for u in compiled(path, generation, stored, precision)[0]:
                     lines.append(
-                        f"{u.kernel:24} {real:8} {precision:9} {generation:>4} {u.registers:>9} {u.shared:>7} {u.stack:>6} {u.spilled:>7}"
+                        f"{u.kernel:24} {stored:8} {precision:9} {generation:>4} {u.registers:>9} {u.shared:>7} {u.stack:>6} {u.spilled:>7}"
                     )
     return "\n".join(lines)
 

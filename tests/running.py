@@ -44,15 +44,19 @@ def fresh(array: Any) -> Any:
     return array.copy()
 
 
-def tensors_of(sample: Sample, dtype: Any, layout: Layout = fresh) -> list[Tensor | None]:
-    """The inputs as tensors; floating-point ones in `dtype`, fresh memory, and requiring a gradient unless constant."""
+def tensors_of(sample: Sample, dtype: Any, layout: Layout = fresh, images: tuple[int, ...] | None = None) -> list[Tensor | None]:
+    """The inputs as tensors; floating-point ones in `dtype`, fresh memory, and requiring a gradient unless constant.
+
+    images: those that have `dtype`, the others are float32; None for all.
+    """
 
     def convert(i: int, value: Any) -> Tensor | None:
         if value is None:
             return None
         if not is_float(value):
             return Tensor(to_device(value.copy(), device))
-        return Tensor(layout(to_device(value.astype(dtype), device)), requires_grad=i not in sample.constant)
+        own = dtype if images is None or i in images else np.float32
+        return Tensor(layout(to_device(value.astype(own), device)), requires_grad=i not in sample.constant)
 
     return [convert(i, value) for i, value in enumerate(sample.inputs)]
 

@@ -6,6 +6,7 @@ import json
 import runpy
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from minunet.arrays import to_device
 from minunet.bench import measure, networks, ops, report
 from minunet.bench import on_gpu as gpu
 from minunet.bench.measure import Contestant, Effort
+from minunet.optim.scaling import LossScaler
 from tests import host_gpu
 from tests.conftest import require
 
@@ -100,14 +102,14 @@ def test_the_sets_are_four_times_the_cache(card, bytes_moved, sets):
     assert gpu.sets_for(gpu.Card(TOLD, 0, measure.wall), bytes_moved) == 1
 
 
-@pytest.mark.parametrize(("half", "theirs"), [(None, 25), ("bfloat16", 50)])
-def test_a_set_has_all_that_a_call_reads_and_writes(card, monkeypatch, half, theirs):
-    """Input, weights and output of this row are 2624 bytes in float32, of the 65536 that are wanted."""
+@pytest.mark.parametrize(("precision", "sets"), [("float32", 25), ("bf16", 41)])
+def test_a_set_has_all_that_a_call_reads_and_writes(card, monkeypatch, precision, sets):
+    """Input, weights and output of this row are 2624 bytes in float32, of the 65536 that are wanted; 2048 of them are images."""
     found = []
     for name in ("our_contestant", "torch_contestant"):
         monkeypatch.setattr(ops, name, lambda op, direction, sets, *_: found.append(len(sets)) or Contestant(print))
-    gpu._sides(ops.conv((1, 4, 8, 8), 4, 3, padding=1), "grad_w", card, require("torch"), gpu.Precision(gpu.nullcontext, half=half))
-    assert found == [25, theirs, theirs]
+    gpu._sides(ops.conv((1, 4, 8, 8), 4, 3, padding=1), "grad_w", card, require("torch"), gpu.PRECISIONS[precision])
+    assert found == [sets, sets, sets]
 
 
 def test_a_row_begins_with_an_empty_card(monkeypatch):
@@ -181,13 +183,13 @@ def test_pytorch_is_told_the_precision_and_told_back():
     torch = require("torch")
     flags = lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark)  # noqa: E731
     before = flags()
-    for precision, want in ((gpu.PRECISIONS["float32"], False), (gpu.Precision(gpu.nullcontext, tf32=True), True)):
+    for precision, want in ((gpu.PRECISIONS["float32"], False), (gpu.PRECISIONS["tf32"], True)):
         with gpu._torch_settings(torch, precision):
             assert flags() == (want, want, True)
         assert flags() == before
 
 
-HALF = gpu.Precision(gpu.nullcontext, half="bfloat16")
+HALF = gpu.PRECISIONS["bf16"]
 
 
 def test_a_convolution_of_pytorch_casts_nothing(card):
@@ -199,6 +201,26 @@ def test_a_convolution_of_pytorch_casts_nothing(card):
     assert [t.dtype for t in found] == [torch.bfloat16] * 6
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_ours_has_images_of_16_bits(card, direction):
+    op = next(op for op in ops.on_activations((1, 4, 8, 8)) if op.operation == "group norm + ReLU")
+    side = gpu._sides(op, direction, card, require("torch"), HALF)["ours"]
+    prepared = side.prepare()
+    y = side.run(prepared) if direction == "forward" else prepared[0]
+    assert y.dtype.name == "bfloat16"
+    side.run(side.prepare())
+
+
+@pytest.mark.parametrize(
+    "op", [ops.conv((1, 4, 8, 8), 4, 3), *ops.on_activations((1, 4, 8, 8)), *ops.on_logits(1, 8)], ids=lambda op: op.operation
+)
+def test_images_of_16_bits_are_half_the_traffic(op):
+    for work in op.work.values():
+        assert work.stored_in(4) == replace(work, images=work.bytes if work.images is None else work.images)
+        assert work.stored_in(2).bytes == work.bytes - work.stored_in(4).images / 2
+        assert work.bytes / 2 <= work.stored_in(2).bytes < work.bytes
+
+
 def test_an_autocast_is_around_a_network_of_pytorch(card):
     torch, network = require("torch"), networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
     side = networks.torch_steps(network, torch, "torch", around=gpu._autocast(card, torch, HALF))
@@ -206,13 +228,14 @@ def test_an_autocast_is_around_a_network_of_pytorch(card):
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "fp16"])
-def test_what_has_no_precision_of_its_own_is_measured_once(card, monkeypatch, precision):
+def test_what_is_as_in_float32_is_measured_once(card, monkeypatch, precision):
     monkeypatch.setattr(gpu, "take_turns", turns(ours=1.0, torch=1.0))
     rows = list(gpu.operations(card, require("torch"), gpu.PRECISIONS[precision], gpu.QUICK, LIMITS))
     names = {row["operation"].partition(" ")[0] for row in rows}
     assert {"conv", "up-conv"} <= names
-    assert ({"ReLU", "Adam", "cross-entropy"} <= names) == (precision == "float32")
-    assert precision == "float32" or names == {"conv", "up-conv"}
+    assert ("Adam" in names) == (precision == "float32")
+    assert ({"ReLU", "cross-entropy"} <= names) == (precision != "tf32")
+    assert precision != "tf32" or names == {"conv", "up-conv"}
 
 
 def test_ours_runs_within_its_precision():
@@ -240,7 +263,7 @@ def test_the_table_names_each_row_once(quick):
 
 
 def test_limits_are_measured(card):
-    found = gpu.peaks(card, require("torch"), gpu.Precision(gpu.nullcontext, half="bfloat16"), quick=True)
+    found = gpu.peaks(card, require("torch"), HALF, quick=True)
     assert set(found) == {"gbytes", "gflops"}
     assert all(0.01 < value < 1e6 for value in found.values())
 
@@ -306,6 +329,19 @@ def test_the_fastest_adam_counts(card, monkeypatch):
     monkeypatch.setattr(gpu, "take_turns", turns(**{"ours": 1.0, "torch": 3.0, "torch fused": 2.0}))
     (row,) = gpu.operations(card, require("torch"), gpu.PRECISIONS["float32"], gpu.QUICK, LIMITS, "Adam")
     assert (row["against"], row["ratio"]["median"]) == ("torch fused", 2.0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_step_of_both_sides_scales_the_loss_in_float16(card, monkeypatch, precision):
+    torch, scaled = require("torch"), []
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaled.append(enabled) or scaler(device, enabled=enabled))
+    monkeypatch.setattr(networks, "LossScaler", lambda: scaled.append("ours") or LossScaler())
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    network = networks.unet((1, 1, 8, 8), base_channels=2, depth=1)
+    rows = list(gpu.steps(card, torch, gpu.PRECISIONS[precision], (network,), gpu.QUICK, LIMITS))
+    assert [row["mode"] for row in rows] == ["training", "prediction"]
+    assert scaled == (["ours", True, True, True] if precision == "fp16" else [False] * 3)
 
 
 def test_networks_of_pytorch_have_the_fused_adam(card, monkeypatch):

@@ -375,6 +375,8 @@ def test_settings_that_cannot_be(minunet, folders, tmp_path):
     assert_refused(minunet(*own, "--up", "sideways"), "up")
     assert_refused(minunet(*own, "--epochs", 0), "epochs must be at least 1")
     assert_refused(minunet(*own, "--val-fraction", 1), "cannot be split")
+    assert_refused(minunet(*own, "--precision", "fp16"), "precision 'fp16' is for the tensor cores of a GPU: use --device cuda with it")
+    assert_refused(minunet(*own, "--precision", "fp8", "--device", "cuda"), "precision is one of float32, tf32, fp16, bf16; got 'fp8'")
     assert_refused(minunet("check", "no_such_operation"), "there is no operation 'no_such_operation'")
 
 

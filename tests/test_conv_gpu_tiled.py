@@ -1,9 +1,10 @@
-"""The tiled kernels of convolution, run on the processor: against the definition, in every precision, and with planted faults."""
+"""The tiled kernels of convolution, run on the processor: against the definition, in every format, and with planted faults."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 import minunet as mu
 from minunet import cuda
 from minunet import functional as F
-from minunet.arrays import channels_first, channels_last, to_device
+from minunet.arrays import HALF, as_dtype, channels_first, channels_last, computed_dtype, to_device
 from minunet.ops.conv import Geometry, gpu, ref
 from tests import host_gpu, test_docs
 from tests.host_gpu import KernelError, stand_in
 
-ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}  # at most, relative to the number
+ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # at most, relative to the number
+IMAGES = (0, 3, 4)  # of the arrays that `draw` makes: x, ∂y and the gate, which may have 16 bits
 
 # x, weight, stride, padding, dilation
 CASES = [
@@ -60,7 +62,10 @@ def slice_of_wider(array: np.ndarray) -> Any:
 
 
 def sums(place: Callable[[np.ndarray], Any], arrays: list[np.ndarray], geometry: Geometry, kernels: Any = gpu) -> list[np.ndarray]:
-    """y, ∂x through a gate, the transposed convolution with bias and ReLU, ∂w and ∂b: with and without a gate."""
+    """y, ∂x through a gate, the transposed convolution with bias and ReLU, ∂w and ∂b: with and without a gate.
+
+    The first four are images.
+    """
     x, w, b, gy, gate, c = (place(a) if a.ndim > 1 else a if place is np.asarray else to_device(a, "cuda") for a in arrays)
     spatial, kernel = x.shape[2:], w.shape[2:]
     found = [
@@ -78,6 +83,16 @@ def sums(place: Callable[[np.ndarray], Any], arrays: list[np.ndarray], geometry:
 def draw(shape: Any, weight: Any, geometry: Geometry, number: Callable[[tuple[int, ...]], np.ndarray]) -> list[np.ndarray]:
     y = (shape[0], weight[0], *geometry.outputs(shape[2:], weight[2:]))
     return [number(size) for size in (shape, weight, weight[:1], y, y, shape[1:2])]
+
+
+def in_format(arrays: list[np.ndarray], name: str) -> list[np.ndarray]:
+    """The images in a format of 16 bits."""
+    return [a.astype(as_dtype(name)) if name in HALF and i in IMAGES else a for i, a in enumerate(arrays)]
+
+
+def multiplying(name: str) -> Any:
+    """A block in which float32 is multiplied so, where it is a way to multiply float32."""
+    return cuda.precision(name) if name in cuda.PRECISIONS else nullcontext()
 
 
 def normal(size: tuple[int, ...]) -> np.ndarray:
@@ -100,21 +115,25 @@ def magnitudes(arrays: list[np.ndarray], geometry: Geometry) -> list[np.ndarray]
     ]
 
 
-def check_bounds(got: list[np.ndarray], arrays: list[np.ndarray], geometry: Geometry, precision: str) -> None:
+def check_bounds(got: list[np.ndarray], arrays: list[np.ndarray], geometry: Geometry, name: str, *, factors: bool = True) -> None:
     """|got − exact| ≤ ((1 + u)² − 1 + (n + 1)·2⁻²⁴)·Σ|a·b|, where u is the rounding of a factor and n the number of products.
 
     A sum of n numbers in float32, in any order, is off by at most n·2⁻²⁴ of the sum of their sizes (to first order; Higham 2002, ch. 4).
-    FP16 also has a smallest number: a factor may be off by 2⁻²⁵, which in a product meets another factor.
+    Images of 16 bits are exact factors. A weight is rounded for them, and so is a result that is an image: twice u again.
+    FP16 also has a smallest number: a factor may be off by 2⁻²⁵, which in a product meets another factor, and so may a result.
+    factors: False where they are exact.
     """
     exact = sums(np.asarray, [a.astype(np.float64) for a in arrays], geometry, ref)
     terms = max(a.size for a in arrays)  # more than any sum here has
-    u = ROUNDING[precision]
-    limit = (1 + u) ** 2 - 1 + 1.01 * (terms + 1) * 2.0**-24
-    tiny = 2.0**-25 * terms * max(float(np.abs(a).max()) for a in arrays) if precision == "fp16" else 0.0
+    u = ROUNDING[name]
+    limit = ((1 + u) ** 2 - 1 if factors else 0) + 1.01 * (terms + 1) * 2.0**-24
+    tiny = 2.0**-25 * (1 + terms * max(float(np.abs(a).max()) for a in arrays)) if name == "float16" else 0.0
     for i, (found, want, size) in enumerate(zip(got, exact, magnitudes(arrays, geometry), strict=True)):
         assert found.shape == want.shape
-        assert found.dtype == np.float32
-        assert (np.abs(found - want) <= limit * size + tiny).all(), f"result {i} of {precision}"
+        is_image = name in HALF and i < 4
+        assert found.dtype == (name if is_image else "float32")
+        bound = limit * size + tiny + (u * np.abs(want) if is_image else 0)
+        assert (np.abs(found.astype(np.float64) - want) <= bound).all(), f"result {i} of {name}"
 
 
 # values
@@ -191,44 +210,52 @@ def test_the_parts_of_a_gradient_do_not_depend_on_the_gpu():
     np.testing.assert_allclose(gb.get(), [gy.sum()], rtol=1e-5, atol=1e-5)
 
 
-# precisions
+# formats
 
 
-def rounded(x: np.ndarray, precision: str) -> np.ndarray:
-    """x as the tensor cores read it."""
-    if precision == "fp16":
-        return x.astype(np.float16).astype(np.float32)
-    bits = x.view(np.uint32)
-    if precision == "tf32":  # halfway goes away from zero
-        return ((bits + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+def rounded(x: np.ndarray, name: str) -> np.ndarray:
+    """x as a format has it, in float32."""
+    if name in HALF:
+        with np.errstate(over="ignore"):
+            return x.astype(as_dtype(name)).astype(np.float32)
+    return ((x.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)  # halfway goes away from zero
 
 
 GEOMETRY = Geometry((1, 2), ((1, 1), (1, 0)), (1, 1), 1)
 SIZES = (1, 19, 5, 11), (67, 19, 3, 2)
+FORMATS = ["tf32", *HALF]
 
 
-@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
-def test_errors_are_those_of_the_format(precision):
-    arrays = draw(*SIZES, GEOMETRY, normal)
-    with cuda.precision(precision):
+@pytest.mark.parametrize("name", FORMATS)
+def test_errors_are_those_of_the_format(name):
+    arrays = in_format(draw(*SIZES, GEOMETRY, normal), name)
+    with multiplying(name):
         got = sums(last, arrays, GEOMETRY)
-    check_bounds(got, arrays, GEOMETRY, precision)
-    strict = sums(last, arrays, GEOMETRY)
-    x, w, b, gy, gate, c = arrays
-    x, w, gy = (rounded(a, precision) for a in (x, w, gy))
-    check_bounds(got, [x, w, b, gy, gate, c], GEOMETRY, "float32")  # products of rounded numbers are exact
-    assert all((a != b).any() for a, b in zip(got, strict, strict=True))
+    check_bounds(got, arrays, GEOMETRY, name)
+    x, w, b, gy, gate, c = (a.astype(np.float32) for a in arrays)
+    x, w, gy = (rounded(a, name) for a in (x, w, gy))
+    check_bounds(got, [x, w, b, gy, gate, c], GEOMETRY, name, factors=False)  # products of rounded numbers are exact
+    if name == "tf32":
+        assert all((a != b).any() for a, b in zip(got, sums(last, arrays, GEOMETRY), strict=True))
 
 
-@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
-def test_small_whole_numbers_are_exact(precision):
+@pytest.mark.parametrize("place", [last, first, slice_of_wider])
+@pytest.mark.parametrize(("shape", "weight", "stride", "padding", "dilation"), CASES)
+def test_tiles_of_16_bits_equal_the_definition(shape, weight, stride, padding, dilation, place):
+    geometry = Geometry(stride, padding, dilation, 1)
+    arrays = in_format(draw(shape, weight, geometry, normal), "float16")
+    check_bounds(sums(place, arrays, geometry), arrays, geometry, "float16")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_small_whole_numbers_are_exact(name):
     """So every number is where it belongs, among fragments, words and halves of words."""
-    arrays = draw(*SIZES, GEOMETRY, lambda size: np.random.default_rng(sum(size)).integers(-9, 10, size).astype(np.float32))
-    with cuda.precision(precision):
+    drawn = draw(*SIZES, GEOMETRY, lambda size: np.random.default_rng(sum(size)).integers(-9, 10, size).astype(np.float32))
+    arrays = in_format(drawn, name)
+    with multiplying(name):
         got = sums(first, arrays, GEOMETRY)
     for found, want in zip(got, sums(np.asarray, arrays, GEOMETRY, ref), strict=True):
-        assert np.array_equal(found, want)
+        assert np.array_equal(found, want)  # of 16 bits both are rounded once
 
 
 HALFWAY = np.array(
@@ -238,14 +265,20 @@ HALFWAY = np.array(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
-def test_how_numbers_are_rounded(precision):
+def test_how_factors_are_rounded():
     """Each number times one: halfway cases, the largest, the smallest, infinity."""
     geometry = Geometry((1,), ((0, 0),), (1,), 1)
-    with cuda.precision(precision), np.errstate(over="ignore"):
+    with cuda.precision("tf32"):
         y = gpu.forward(last(HALFWAY[None, None]), last(np.ones((1, 1, 1), np.float32)), None, geometry, None, None)
-        want = rounded(HALFWAY, precision)
-    assert np.array_equal(y.get()[0, 0], want)
+    assert np.array_equal(y.get()[0, 0], rounded(HALFWAY, "tf32"))
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_how_results_are_rounded(name):
+    """Each number as a bias, and nothing else in the sum."""
+    x, w = np.zeros((1, 1, 1), as_dtype(name)), np.zeros((len(HALFWAY), 1, 1), np.float32)
+    y = gpu.forward(last(x), last(w), to_device(HALFWAY, "cuda"), Geometry((1,), ((0, 0),), (1,), 1), None, None)
+    assert np.array_equal(y.get()[0, :, 0].astype(np.float32), rounded(HALFWAY, name))
 
 
 def computed(*tensors: Any, **options: Any) -> np.ndarray:
@@ -255,35 +288,36 @@ def computed(*tensors: Any, **options: Any) -> np.ndarray:
 def test_precision_is_a_setting_of_a_block():
     x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 16, 4, 4), (8, 16, 3, 3)))
     strict = computed(x, w)
-    with cuda.precision("bf16"):
+    with cuda.precision("tf32"):
         rough = computed(x, w)
         with cuda.precision("float32"):
             assert np.array_equal(computed(x, w), strict)
         assert np.array_equal(computed(x, w), rough)
     assert np.array_equal(computed(x, w), strict)
-    assert 2.0**-12 < np.linalg.norm(rough - strict) / np.linalg.norm(strict) < 2.0**-7
-    with pytest.raises(ValueError, match="precision is one of float32, tf32, fp16, bf16; got 'float16'"), cuda.precision("float16"):
+    assert 2.0**-15 < np.linalg.norm(rough - strict) / np.linalg.norm(strict) < 2.0**-10
+    with pytest.raises(ValueError, match="precision is one of float32, tf32; got 'fp16'"), cuda.precision("fp16"):
         pass
 
 
-def test_doubles_and_groups_are_not_touched_by_it():
-    for dtype, groups in (("float64", 1), ("float32", 2)):
-        x, w = (mu.tensor(normal(shape).astype(dtype), device="cuda") for shape in ((1, 4, 4, 4), (4, 4 // groups, 3, 3)))
+def test_other_dtypes_and_groups_are_not_touched_by_it():
+    for dtype, groups in (("float64", 1), ("float32", 2), ("float16", 1)):
+        x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 4, 4, 4), (4, 4 // groups, 3, 3)))
+        x, w = x.astype(dtype), w.astype(computed_dtype(x.astype(dtype).data))
         strict = computed(x, w, groups=groups)
-        with cuda.precision("bf16"):
+        with cuda.precision("tf32"):
             assert np.array_equal(computed(x, w, groups=groups), strict)
 
 
-@pytest.mark.parametrize(("precision", "needs"), [("tf32", "8.0"), ("bf16", "8.0")])
-def test_a_gpu_that_lacks_the_numbers(precision, needs, monkeypatch):
+@pytest.mark.parametrize("name", ["tf32", "bfloat16"])
+def test_a_gpu_that_lacks_the_numbers(name, monkeypatch):
     monkeypatch.setattr(stand_in, "CAPABILITY", "75")
-    told = rf"precision '{precision}' needs a GPU of compute capability {needs} or later, this one has 7\.5\. Use 'float32' or 'fp16'"
+    told = rf"{name} needs a GPU of compute capability 8\.0 or later, this one has 7\.5\. Use float32, or images of float16\."
     with host_gpu.pretended():
         x, w = (mu.tensor(normal(shape), device="cuda") for shape in ((1, 1, 4, 4), (1, 1, 3, 3)))
-        with cuda.precision(precision), pytest.raises(RuntimeError, match=told):
-            F.conv2d(x, w)
-        with cuda.precision("fp16"):
-            F.conv2d(x, w)
+        with multiplying(name), pytest.raises(RuntimeError, match=told):
+            F.conv2d(x.astype(name) if name in HALF else x, w)
+        F.conv2d(x, w)
+        F.conv2d(x.astype("float16"), w)
 
 
 def test_each_gpu_is_asked_what_it_has(monkeypatch):
@@ -299,7 +333,7 @@ def test_each_gpu_is_asked_what_it_has(monkeypatch):
 # planted faults
 
 FAULTS = [
-    # precision, file, what stands there, what is put there, how it is told
+    # format, file, what stands there, what is put there, how it is told
     pytest.param("float32", "tile.cuh", "__syncthreads();", "", KernelError, id="no barrier between the two pairs of panels"),
     pytest.param("float32", "tile.cuh", "reader.put(a[1 - turn], b[1 - turn])", "reader.put(a[turn], b[turn])", KernelError, id="one pair"),
     pytest.param("float32", "tiled.cu", "column < columns ? left : 0", "column <= columns ? left : 0", KernelError, id="a column too far"),
@@ -315,15 +349,15 @@ FAULTS = [
     pytest.param("tf32", "tile.cuh", "x[i], y[j])", "x[j], y[i])", AssertionError, id="A with B"),
     pytest.param("tf32", "tile.cuh", "y[j][1] = *b.at(word + r + 4,", "y[j][1] = *b.at(word + r,", AssertionError, id="half of B twice"),
     pytest.param("tf32", "tile.cuh", "&of[i][j][2]", "&of[i][j][0]", AssertionError, id="the same sums twice"),
-    pytest.param("bf16", "tile.cuh", "word < WORDS; word += 8", "word < WORDS - 8; word += 8", AssertionError, id="a step too few"),
-    pytest.param("bf16", "tile.cuh", "{word_of(u.x, v.x),", "{word_of(v.x, v.x),", AssertionError, id="a pixel twice in a word"),
+    pytest.param("bfloat16", "tile.cuh", "word < WORDS; word += 8", "word < WORDS - 8; word += 8", AssertionError, id="a step too few"),
+    pytest.param("bfloat16", "tile.cuh", "{word_of(u.x, v.x),", "{word_of(v.x, v.x),", AssertionError, id="a pixel twice in a word"),
 ]
 
 
-@pytest.mark.parametrize(("precision", "file", "right", "wrong", "told"), FAULTS)
-def test_a_fault_is_seen(precision, file, right, wrong, told, tmp_path: Path, monkeypatch):
-    for name in ("tiled.cu", "tile.cuh", "geometry.cuh"):
-        shutil.copy(gpu.TILED.path.with_name(name), tmp_path)
+@pytest.mark.parametrize(("name", "file", "right", "wrong", "told"), FAULTS)
+def test_a_fault_is_seen(name, file, right, wrong, told, tmp_path: Path, monkeypatch):
+    for copied in ("tiled.cu", "tile.cuh", "geometry.cuh"):
+        shutil.copy(gpu.TILED.path.with_name(copied), tmp_path)
     source = (tmp_path / file).read_text()
     assert right in source
     (tmp_path / file).write_text(source.replace(right, wrong))
@@ -331,8 +365,9 @@ def test_a_fault_is_seen(precision, file, right, wrong, told, tmp_path: Path, mo
     geometry = Geometry((2, 1), ((1, 1), (1, 1)), (1, 1), 1)
     arrays = draw((1, 18, 7, 40), (3, 18, 3, 3), geometry, normal)
     arrays[4][:, :, ::2] *= -1  # a gate that is open and closed
-    with host_gpu.pretended(), pytest.raises(told), cuda.precision(precision):
-        check_bounds(sums(last, arrays, geometry), arrays, geometry, precision)
+    arrays = in_format(arrays, name)
+    with host_gpu.pretended(), pytest.raises(told), multiplying(name):
+        check_bounds(sums(last, arrays, geometry), arrays, geometry, name)
 
 
 def test_excerpts_of_the_page_are_the_code():

@@ -372,10 +372,10 @@ def test_sources_that_cannot_be_read(launch, source, error, message):
         launch(source, 1, 1)
 
 
-def test_kernels_are_not_compiled_for_half_precision(tmp_path):
-    (tmp_path / "half.cu").write_text('extern "C" __global__ void f(REAL* y) {}')
-    with host_gpu.pretended(), pytest.raises(TypeError, match="compiled for float32 and float64, not for float16"):
-        cuda.Source(str(tmp_path / "half.py"), "half.cu").kernel("f", np.float16)
+def test_kernels_are_compiled_for_floating_point_numbers(tmp_path):
+    (tmp_path / "whole.cu").write_text('extern "C" __global__ void f(REAL* y) {}')
+    with host_gpu.pretended(), pytest.raises(TypeError, match="compiled for float32, float64, float16, bfloat16, not for int32"):
+        cuda.Source(str(tmp_path / "whole.py"), "whole.cu").kernel("f", np.int32)
 
 
 # the stand-in for CuPy

@@ -20,23 +20,23 @@ def _compiler():
 
 
 def variants() -> Iterator[Any]:
-    """Each file for each generation. For the tensor cores the first generation that has a precision; the later ones are slow tests."""
+    """Each file for each generation. For formats that came later the first generation that has them; the others are slow tests."""
     for path in nvrtc.sources():
-        for real, precision in nvrtc.variants(path):
+        for stored, precision in nvrtc.variants(path):
+            first = cuda.first_generation(stored, precision)
             for generation in nvrtc.GENERATIONS:
-                first = cuda.PRECISIONS[precision]
                 if generation >= first:
-                    name = f"{path.name}-{real if precision == 'float32' else precision}-sm_{generation}"
+                    name = f"{path.name}-{stored if precision == 'float32' else precision}-sm_{generation}"
                     marks = [pytest.mark.slow] if first and generation > first else []
-                    yield pytest.param(path, real, precision, generation, id=name, marks=marks)
+                    yield pytest.param(path, stored, precision, generation, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(("path", "real", "precision", "generation"), list(variants()))
-def test_it_compiles(path: Path, real: str, precision: str, generation: int):
+@pytest.mark.parametrize(("path", "stored", "precision", "generation"), list(variants()))
+def test_it_compiles(path: Path, stored: str, precision: str, generation: int):
     """Without a warning, each kernel found by minunet/cuda.py too. One with `__launch_bounds__` is meant to be fast: it spills nothing."""
-    usages, warnings = nvrtc.compiled(path, generation, real, precision)
+    usages, warnings = nvrtc.compiled(path, generation, stored, precision)
     assert not warnings, "\n".join(warnings)
-    assert {u.kernel for u in usages} == set(cuda.signatures(path, real))
+    assert {u.kernel for u in usages} == set(cuda.signatures(path, stored))
     fast = set(re.findall(r"__launch_bounds__\s*\([^)]*\)\s*(\w+)", cuda.read(path)))
     spilling = [f"{u.kernel} spills {u.spilled} bytes" for u in usages if u.spilled and u.kernel in fast]
     assert not spilling, ", ".join(spilling)
@@ -82,14 +82,14 @@ extern "C" __global__ void __launch_bounds__(1024) f(REAL* y) {
 
 def test_a_table_is_printed():
     lines = nvrtc.table([path for path in nvrtc.sources() if path.name == "conv.cu"]).splitlines()
-    assert lines[0].split() == ["kernel", "real", "precision", "sm", "registers", "shared", "stack", "spilled"]
+    assert lines[0].split() == ["kernel", "stored", "precision", "sm", "registers", "shared", "stack", "spilled"]
     assert any(line.split()[:4] == ["conv_grad_b", "float32", "float32", "90"] for line in lines)
 
 
-def test_turing_has_neither_tf32_nor_bf16():
+@pytest.mark.parametrize(("stored", "precision"), [("float32", "tf32"), ("bfloat16", "float32")])
+def test_turing_has_neither_tf32_nor_bfloat16(stored: str, precision: str):
     """It is refused by the compiler, and before that by minunet/cuda.py, in a sentence."""
     path = next(path for path in nvrtc.sources() if cuda.has_tensor_cores(path))
-    for precision, first in cuda.PRECISIONS.items():
-        if first > 75:
-            with pytest.raises(RuntimeError, match=f"sm_75, float32, {precision}"):
-                nvrtc.compiled(path, 75, "float32", precision)
+    assert cuda.first_generation(stored, precision) > 75
+    with pytest.raises(RuntimeError, match=f"sm_75, {stored}, {precision}"):
+        nvrtc.compiled(path, 75, stored, precision)

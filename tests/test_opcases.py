@@ -7,6 +7,7 @@ import importlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import minunet as mu
 from minunet import Tensor
 from minunet import functional as F
-from minunet.arrays import array_module, device_of, is_array, to_device
+from minunet.arrays import HALF, array_module, as_dtype, device_of, is_array, to_device
 from minunet.autograd import Function
 from minunet.testing import gradcheck
 from minunet.testing.opcases import CASES, BadInput, OpCase, Sample
@@ -353,6 +354,58 @@ def test_a_sample_fills_more_than_one_chunk(name, package, length):
     chunk = importlib.import_module(f"minunet.ops.{package}.cpu").CHUNK
     (case,) = (case for case in CASES if case.name == name)
     assert any(length(sample.inputs[0]) > chunk for sample in samples_of(case))
+
+
+# images of 16 bits
+
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # how far a number is rounded at most, relative to itself
+
+
+def takes_halves(case: OpCase, sample: Sample) -> bool:
+    """A cross-entropy with probabilities as target is light, and takes one dtype."""
+    return bool(case.images) and not (case.name == "cross_entropy" and is_float(sample.inputs[1]))
+
+
+def exactly(case: OpCase, sample: Sample, name: str) -> Sample:
+    """The sample with numbers that its formats have: what is computed from them is off by roundings of the operation alone."""
+    formats = [as_dtype(name) if i in case.images else np.dtype(np.float32) for i in range(len(sample.inputs))]
+    inputs = [a.astype(dtype).astype(a.dtype) if is_float(a) else a for a, dtype in zip(sample.inputs, formats, strict=True)]
+    return replace(sample, inputs=tuple(inputs))
+
+
+@each_sample(takes_halves)
+@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("kernel_set", ["ref", "gpu"])
+def test_images_of_16_bits(case, index, sample, name, kernel_set):
+    """Images and their gradients keep their dtype, everything else is float32. Held against float64.
+
+    A result of 16 bits is rounded once, and so are the weights of a convolution, each by UNIT of itself at most. A sum may be smaller than
+    its terms: four times UNIT of the largest element are allowed. What is float32 is as exact as it is with images of float32.
+    """
+    if running.kernels_alone and kernel_set == "ref":
+        pytest.skip("the definition alone")
+    sample = exactly(case, sample, name)
+    exact = tensors_of(sample, np.float64)
+    want = call(case, sample, exact, np.float64)[0]
+    with on(kernel_set):
+        tensors = tensors_of(sample, as_dtype(name), images=case.images)
+        y = call(case, sample, tensors, np.float32)[0]
+        limit = 4 * UNIT[name] if y.dtype == name else case.tolerance32
+        assert y.dtype in (name, np.float32)
+        assert_close(y.data, want.data, limit, f"{case}({sample})")
+        if not y.requires_grad:
+            return
+        gy = to_device(upstream(y.shape, y.dtype), "cpu")
+        if sample.options.get("activation") == "relu":  # near 0 rounding decides about the gate
+            decided = (want.data > limit) | ((want.data == 0) & (to_device(y.data, "cpu") == 0))
+            gy *= decided
+        y.backward(to_device(gy, running.device))
+        grads = [None if t is None or t.grad is None else to_device(t.grad, "cpu") for t in tensors]
+    want.backward(gy.astype(np.float64))
+    for i in moving(sample):
+        got, image = grads[i], i in case.images
+        assert got.dtype == (name if image else np.float32)
+        assert_close(got, exact[i].grad, 4 * UNIT[name] if image else 5 * case.tolerance32, f"{case}({sample}): gradient {i}")
 
 
 # errors

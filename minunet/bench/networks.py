@@ -19,6 +19,8 @@ from minunet.bench.rivals import keras_unet, load, torch_unet
 from minunet.inspection import summary
 from minunet.models import UNet
 from minunet.nn import Module
+from minunet.optim.scaling import LossScaler
+from minunet.train.precision import as_images, multiplying
 
 CLASSES = 2
 GRAPH = "training, one graph"
@@ -136,27 +138,31 @@ def against(network: Network, rival: str, torch: Any, keras: Any, effort: Effort
 Around = Callable[[], AbstractContextManager[Any]]
 
 
-def our_steps(network: Network, device: str = "cpu", around: Around = nullcontext) -> dict[str, Contestant]:
-    """around: what a step runs within, such as a precision. On a GPU there is training as one CUDA graph too, `GRAPH`."""
+def our_steps(network: Network, device: str = "cpu", precision: str = "float32") -> dict[str, Contestant]:
+    """precision: as in `minunet.train.precision`. In fp16 the loss is scaled. Else, on a GPU, there is training as one CUDA graph too."""
     manual_seed(0)
     model = network.ours().to(device)
     optimizer = optim.Adam(model.parameters())
-    x, target = (to_device(a, device) for a in data(network))
+    images, target = data(network)
+    x, target = to_device(as_images(images, precision), device), to_device(target, device)
+    scaler = LossScaler() if precision == "fp16" else None
 
     def train(x: Any, target: Any) -> None:
         model.train()
         optimizer.zero_grad()
-        with around():
-            losses.cross_entropy(model(Tensor(x)), target).backward()
-        optimizer.step()
+        with multiplying(precision):
+            loss = losses.cross_entropy(model(Tensor(x)), target)
+            (loss if scaler is None else loss * scaler.scale).backward()
+        if scaler is None or scaler.unscale(optimizer):
+            optimizer.step()
 
     def predict(_: Any) -> Any:
         model.eval()
-        with no_grad(), around():
+        with no_grad(), multiplying(precision):
             return model(Tensor(x)).data
 
     steps = {"training": Contestant(lambda _: train(x, target)), "prediction": Contestant(predict)}
-    if device == "cuda":
+    if device == "cuda" and scaler is None:
         graph = cuda.graph(train)
         steps[GRAPH] = Contestant(lambda _: graph(x, target))
     return steps
@@ -170,10 +176,11 @@ def torch_steps(
     device: str = "cpu",
     around: Around = nullcontext,
     fused: bool | None = None,
+    scaled: bool = False,
 ) -> dict[str, Contestant]:
     """name: one of FORMATS. wrap: compiles the network. around: what a forward and its loss run within, such as an autocast.
 
-    fused: whether Adam is one kernel; None leaves that to PyTorch.
+    fused: whether Adam is one kernel; None leaves that to PyTorch. scaled: whether the loss is, as FP16 needs it.
     """
     assert network.theirs is not None
     order = torch.contiguous_format
@@ -182,7 +189,7 @@ def torch_steps(
     manual_seed(0)
     model = load(network.theirs(torch), network.ours(), torch).to(device, memory_format=order)
     optimizer = torch.optim.Adam(model.parameters(), fused=fused)
-    called = wrap(model)
+    called, scaler = wrap(model), torch.amp.GradScaler(device, enabled=scaled)
     x, target = (torch.from_numpy(a).to(device) for a in data(network))
     x = x.contiguous(memory_format=order)
 
@@ -191,8 +198,9 @@ def torch_steps(
         optimizer.zero_grad()
         with around():
             loss = torch.nn.functional.cross_entropy(called(x), target)
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     def predict(_: Any) -> Any:
         model.eval()

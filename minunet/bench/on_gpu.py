@@ -28,6 +28,7 @@ from minunet.bench.measure import FULL, QUICK, Clock, Contestant, Effort, compar
 from minunet.bench.ops import FORMATS, Op
 from minunet.bench.session import LABELS
 from minunet.inspection import summary
+from minunet.train.precision import STORED, as_images, multiplying
 
 Row = dict[str, Any]
 Around = Callable[[], AbstractContextManager[Any]]
@@ -44,27 +45,27 @@ NETWORKS = tuple(networks.unet((IMAGES, 1, SIZE, SIZE), base_channels=base) for 
 
 @dataclass(frozen=True)
 class Precision:
-    """ours: what minunet computes within. tf32: whether PyTorch may round float32 factors to TF32.
+    """name: as in `minunet.train.precision`."""
 
-    half: the dtype that a convolution of PyTorch gets its arrays in, and that a whole network casts to by itself.
-    """
-
-    ours: Around
-    tf32: bool = False
-    half: str | None = None
+    name: str
 
     @property
-    def of_convolutions(self) -> bool:
-        """Whether minunet computes nothing but convolutions in it."""
-        return self.tf32 or self.half is not None
+    def tf32(self) -> bool:
+        """Whether float32 factors may be rounded to TF32. Nothing but convolutions differs then."""
+        return self.name == "tf32"
+
+    @property
+    def half(self) -> str | None:
+        """The dtype of 16 bits that images have here. An operation of PyTorch gets all its arrays in it, a network casts by itself."""
+        stored = STORED[self.name]
+        return None if stored == "float32" else stored
+
+    @property
+    def first_generation(self) -> int:
+        return cuda.first_generation(STORED[self.name], "tf32" if self.tf32 else "float32")
 
 
-PRECISIONS = {
-    "float32": Precision(nullcontext),
-    "tf32": Precision(partial(cuda.precision, "tf32"), tf32=True),
-    "bf16": Precision(partial(cuda.precision, "bf16"), half="bfloat16"),
-    "fp16": Precision(partial(cuda.precision, "fp16"), half="float16"),
-}
+PRECISIONS = {name: Precision(name) for name in ("float32", "tf32", "bf16", "fp16")}
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def measure(card: Card, torch: Any, quick: bool, only: str) -> Iterator[tuple[Ro
     rows: list[Row] = []
     limits: dict[str, Any] = {}
     capability = round(10 * float(card.told["compute_capability"]))
-    able = {name: precision for name, precision in PRECISIONS.items() if cuda.PRECISIONS[name] <= capability}
+    able = {name: precision for name, precision in PRECISIONS.items() if precision.first_generation <= capability}
     for name, precision in able.items():
         with _torch_settings(torch, precision):
             limits[name] = peaks(card, torch, precision, quick)
@@ -241,33 +242,42 @@ def _timed(card: Card, effort: Effort, sides: Callable[[], dict[str, Contestant]
 
 
 def operations(card: Card, torch: Any, precision: Precision, effort: Effort, limits: dict[str, float], only: str = "") -> Iterator[Row]:
-    """The rows of the table, and of Adam's step over all parameters of each network; convolutions alone where only they differ."""
+    """The rows of the table, and of Adam's step over all parameters of each network. What is as in float32 is measured there alone."""
     for op in table(quick=effort is QUICK):
-        if only in f"{op.operation} {op.shape}" and (op.is_convolution or not precision.of_convolutions):
+        if only in f"{op.operation} {op.shape}" and (op.is_convolution or not precision.tf32):
             for direction, work in op.work.items():
+                work = work.stored_in(_width(precision))
                 labels = {"operation": op.operation, "shape": op.shape, "direction": direction}
                 times = _timed(card, effort, partial(_sides, op, direction, card, torch, precision))
                 yield ops.row(labels, work, times, {}, limits, ours="ours")
-    for base in () if precision.of_convolutions else (4,) if effort is QUICK else BASES:
+    for base in () if precision.tf32 or precision.half else (4,) if effort is QUICK else BASES:
         if only in f"Adam UNet, base {base}":
             times = _timed(card, effort, partial(_adams, base, card, torch))
             yield ops.row(*ops.adam_work(base), times, {}, limits, ours="ours", rivals=("torch", "torch fused"))
 
 
 def _sides(op: Op, direction: str, card: Card, torch: Any, precision: Precision) -> dict[str, Contestant]:
-    """Ours and PyTorch's in its two memory orders, each with sets of arrays of its own. No cast is timed: PyTorch's have the dtype."""
+    """Ours and PyTorch's in its two memory orders, each with sets of arrays of its own, which have the dtype from the start.
+
+    A cast that is timed is ours, of a convolution's weights: they are float32, and PyTorch's are not.
+    """
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape, np.float32) for shape in op.inputs]
-    dtype, moved = getattr(torch, precision.half or "float32"), op.work[direction].bytes
+    dtype, moved = getattr(torch, precision.half or "float32"), op.work[direction].stored_in(_width(precision)).bytes
     manual_seed(0)
     torch.manual_seed(0)
-    ours = ops.our_contestant(op, direction, [[to_device(a, "cuda") for a in inputs] for _ in range(sets_for(card, moved))])
-    sides = {"ours": _within(precision.ours, ours)}
+    sets = range(sets_for(card, moved))
+    ours = [[to_device(as_images(a, precision.name), "cuda") for a in inputs] for _ in sets]
+    sides = {"ours": _within(partial(multiplying, precision.name), ops.our_contestant(op, direction, ours))}
     for name in FORMATS:
-        sets = range(sets_for(card, moved * dtype.itemsize / 4))
         tensors = [[torch.from_numpy(a).to(card.place, dtype, copy=True) for a in inputs] for _ in sets]
         sides[name] = ops.torch_contestant(op, direction, tensors, torch, name != "torch")
     return sides
+
+
+def _width(precision: Precision) -> int:
+    """Bytes of a number of an image."""
+    return 2 if precision.half else 4
 
 
 def _adams(base: int, card: Card, torch: Any) -> dict[str, Contestant]:
@@ -317,9 +327,17 @@ def _steps(
     card: Card, torch: Any, precision: Precision, network: networks.Network, effort: Effort, limits: dict[str, float]
 ) -> Iterator[Row]:
     """Of one network. PyTorch's Adam is the fused one: ours is one launch too."""
-    theirs = partial(networks.torch_steps, network, torch, device=card.place, around=_autocast(card, torch, precision), fused=True)
+    theirs = partial(
+        networks.torch_steps,
+        network,
+        torch,
+        device=card.place,
+        around=_autocast(card, torch, precision),
+        fused=True,
+        scaled=precision.name == "fp16",
+    )
     macs = summary(network.ours(), network.shape).macs
-    sides = {"ours": networks.our_steps(network, "cuda", precision.ours), **{name: theirs(name) for name in FORMATS}}
+    sides = {"ours": networks.our_steps(network, "cuda", precision.name), **{name: theirs(name) for name in FORMATS}}
     failed = {}
     try:
         compiled = theirs(FORMATS[1], networks.compiles(torch))
@@ -328,7 +346,8 @@ def _steps(
         sides["torch.compile"] = compiled
     except Exception as problem:  # a compiler takes nothing with it
         failed = {"rivals": {"torch.compile": {"failed": type(problem).__name__}}}
-    for mode, flops in (("training", 6 * macs), (networks.GRAPH, 6 * macs), ("prediction", 2 * macs)):  # a backward costs two forwards
+    for mode in sides["ours"]:
+        flops = (2 if mode == "prediction" else 6) * macs  # a backward costs two forwards
         times = take_turns({name: side.get(mode) or side["training"] for name, side in sides.items()}, effort, card.clock)
         seconds = medians(times)
         yield {

@@ -36,8 +36,16 @@ QUICK_NETS = ((1, 16, 32),)
 
 @dataclass(frozen=True)
 class Work:
+    """images: of the bytes, those of images, which may have 16 bits; None for all."""
+
     flops: float
     bytes: float
+    images: float | None = None
+
+    def stored_in(self, width: int) -> Work:
+        """The same with images of `width` bytes a number."""
+        images = self.bytes if self.images is None else self.images
+        return Work(self.flops, self.bytes - images * (1 - width / 4), images * width / 4)
 
 
 @dataclass(frozen=True)
@@ -118,8 +126,8 @@ def conv(x: Shape, outputs: int, k: int, *, name: str = "", padding: int | str =
     """A convolution that keeps the size. In each of the three sums every output meets every tap of every input channel once."""
     rank = len(x) - 2
     taps, pixels = k**rank, x[0] * math.prod(x[2:])
-    arrays = pixels * x[1] + outputs * x[1] * taps + pixels * outputs
-    work = Work(2 * pixels * outputs * x[1] * taps, 4 * arrays)
+    images, weights = pixels * x[1] + pixels * outputs, outputs * x[1] * taps
+    work = Work(2 * pixels * outputs * x[1] * taps, 4 * (images + weights), 4 * images)
     return Op(
         name or f"conv {sizes_text((k,) * rank)}",
         f"{_shape_text(x)}, {x[1]} → {outputs}",
@@ -143,8 +151,8 @@ def conv_transpose(x: Shape, outputs: int, k: int, **options: int) -> Op:
     """Doubles the size: every input meets every tap of every output channel."""
     rank = len(x) - 2
     pixels, taps = x[0] * math.prod(x[2:]), k**rank
-    arrays = pixels * x[1] + outputs * x[1] * taps + 2**rank * pixels * outputs
-    work = Work(2 * pixels * outputs * x[1] * taps, 4 * arrays)
+    images, weights = pixels * x[1] + 2**rank * pixels * outputs, outputs * x[1] * taps
+    work = Work(2 * pixels * outputs * x[1] * taps, 4 * (images + weights), 4 * images)
     return Op(
         f"up-conv {sizes_text((k,) * rank)}/2",
         f"{_shape_text(x)}, {x[1]} → {outputs}",
@@ -190,7 +198,8 @@ def on_activations(x: Shape) -> Iterator[Op]:
     for name, norm in norms.items():
         yield op(name, numbers(6 * n, 2 * n), numbers(9 * n, 3 * n), norm)
         yield with_relu(op(f"{name} + ReLU", numbers(7 * n, 2 * n), numbers(10 * n, 3 * n), norm), norm)
-    yield op("dropout", numbers(2 * n, 2.25 * n), numbers(2 * n, 2.25 * n), lambda nn: nn.Dropout(0.5))
+    mask = Work(2 * n, 9 * n, 8 * n)
+    yield op("dropout", mask, mask, lambda nn: nn.Dropout(0.5))
     yield Op(
         "concatenate",
         f"{_shape_text(x)}, {channels}",
@@ -208,10 +217,10 @@ def on_logits(images: int, size: int) -> Iterator[Op]:
 
     def op(operation: str, channels: int, flops: tuple[float, float], ours: Any, theirs: Maker) -> Op:
         x = (images, channels, size, size)
-        arrays = 4 * channels + target.itemsize  # bytes a pixel: the logits, and the target's int64
+        logits, numbers = 4 * channels * pixels, target.nbytes
         work = {
-            "forward": Work(flops[0] * channels * pixels, arrays * pixels),
-            "backward": Work(flops[1] * channels * pixels, (arrays + 4 * channels) * pixels),
+            "forward": Work(flops[0] * channels * pixels, logits + numbers, logits),
+            "backward": Work(flops[1] * channels * pixels, 2 * logits + numbers, 2 * logits),
         }
         truth = cache(partial(to_device, target))  # where the logits are
         return Op(operation, f"{_shape_text(x)}, {channels}", (x,), work, lambda _: lambda z: ours(z, truth(z.device)), theirs)
@@ -256,7 +265,7 @@ class _Before(Function):
         return array
 
     def backward(ctx, gy: Any) -> Any:
-        return array_module(gy).zeros(1, gy.dtype)
+        return array_module(gy).zeros(1, np.float32)
 
 
 def rows(torch: Any, effort: Effort, peaks: dict[str, float], only: str = "") -> Iterator[dict[str, Any]]:

@@ -209,7 +209,7 @@ class Module:
 
     def astype(self: _M, dtype: Any) -> _M:
         """Turns floating-point parameters and buffers to `dtype` (float64 for gradient checks), in place."""
-        return self._convert(lambda array: array.astype(dtype, copy=False) if arrays.is_float(array) else array)
+        return self._convert(lambda array: array.astype(arrays.as_dtype(dtype), copy=False) if arrays.is_float(array) else array)
 
     def _convert(self: _M, change: Callable[[Any], Any]) -> _M:
         for value in (*self.parameters(), *self.buffers()):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, is_array, sum_to_shape
+from minunet.arrays import array_module, as_dtype, is_array, is_float, sum_to_shape
 from minunet.arrays import to_device as _move
 from minunet.autograd import Function
 from minunet.tensor import Tensor, tensor_method
@@ -22,7 +22,7 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
         return value
     if is_array(value) and value.ndim:
         return Tensor(value)
-    dtype = like.dtype if like.dtype.kind == "f" or not isinstance(value, float) else np.float32
+    dtype = like.dtype if is_float(like.data) or not isinstance(value, float) else np.float32
     xp = array_module(like.data)
     if is_array(value) or xp is np:
         return Tensor(xp.asarray(value, dtype=dtype))
@@ -35,16 +35,16 @@ def operands(a: Any, b: Any) -> tuple[Tensor, Tensor]:
         b = as_tensor(b, a)
     else:
         a = as_tensor(a, b)
-    floats = [t.dtype for t in (a, b) if t.dtype.kind == "f"]
+    floats = [t.dtype for t in (a, b) if is_float(t.data)]
     if len(floats) == 1:
-        a, b = (t if t.dtype.kind == "f" else Tensor(t.data.astype(floats[0])) for t in (a, b))
+        a, b = (t if is_float(t.data) else Tensor(t.data.astype(floats[0])) for t in (a, b))
     return a, b
 
 
 def _quotient(a: Any, b: Any) -> Tensor:
     """a / b; two integer tensors make float32."""
     a, b = operands(a, b)
-    if a.dtype.kind != "f":
+    if not is_float(a.data):
         a, b = Tensor(a.data.astype(np.float32)), Tensor(b.data.astype(np.float32))
     return Div.apply(a, b)
 
@@ -355,8 +355,8 @@ def clip(x: Tensor, minimum: float | None = None, maximum: float | None = None) 
 
 @tensor_method("astype")
 def astype(x: Tensor, dtype: Any) -> Tensor:
-    """x converted to another dtype."""
-    return AsType.apply(x, dtype=np.dtype(dtype))
+    """x converted to another dtype; 'bfloat16' is one too."""
+    return AsType.apply(x, dtype=as_dtype(dtype))
 
 
 @tensor_method("to")

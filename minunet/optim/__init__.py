@@ -28,7 +28,7 @@ from minunet.nn.module import Module
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
-K: Any = Kernels(__name__, "sgd", "adam", "rmsprop")
+K: Any = Kernels(__name__, "sgd", "adam", "rmsprop", "unscale")
 
 
 class Optimizer:
@@ -82,6 +82,17 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
+
+    def unscale(self, factor: float) -> bool:
+        """Multiplies all gradients by `factor`, in place; returns whether all are finite then."""
+        together: dict[Any, list[Any]] = {}
+        for p in self._all_parameters():
+            if p.grad is not None:
+                if axes_in_memory(p.grad) is None:  # a window of a larger array
+                    p.grad = p.grad.copy()
+                together.setdefault((p.grad.dtype, p.device), []).append(p.grad)
+        finite = [K.unscale(grads, factor) for grads in together.values()]
+        return all(finite)
 
     def step(self) -> None:
         """One update of every parameter that has a gradient; those of one dtype and device go to the kernel together."""

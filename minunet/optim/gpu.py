@@ -37,3 +37,11 @@ def _pieces(xp: Any, gpu: int, sizes: tuple[int, ...]) -> Any:
 
 
 sgd, adam, rmsprop = (partial(_update, rule) for rule in ("sgd", "adam", "rmsprop"))
+
+
+def unscale(grads: list[Any], factor: float) -> bool:
+    """Multiplies all numbers by `factor`, in place; whether all are finite then, the one number that is read from the GPU."""
+    xp = array_module(grads[0])
+    pieces, found = _pieces(xp, current_gpu(), tuple(g.size for g in grads)), xp.zeros(1, np.int32)
+    SOURCE.kernel("optim_unscale", grads[0].dtype)(len(pieces), THREADS, grads, pieces, found, factor)
+    return not found.item()

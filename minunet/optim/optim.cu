@@ -120,3 +120,16 @@ extern "C" __global__ void optim_rmsprop(
         w[i] -= o.lr * velocity;
     }
 }
+
+// g ← factor·g. `found` becomes 1 where one is not finite then: whoever writes it writes the same.
+extern "C" __global__ void optim_unscale(
+    REAL* const* __restrict__ arrays, const long long* __restrict__ pieces, int* __restrict__ found, const REAL factor)
+{
+    const Piece piece = piece_of_block(pieces);
+    REAL* const __restrict__ g = begin(arrays, piece);
+    for (int i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        const REAL slope = factor * g[i];
+        g[i] = slope;
+        if (!(abs(slope) < infinity())) *found = 1;  // NaN is below nothing
+    }
+}

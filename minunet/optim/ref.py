@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from minunet.arrays import device_of, to_device
+from minunet.arrays import array_module, device_of, to_device
 from minunet.optim import rules
 
 BLOCK = 1 << 15  # numbers: Adam's arrays take 640 KB, which stay in a core's cache through a chain of NumPy operations
@@ -32,3 +32,12 @@ def _update(rule: Callable[..., Any], weights: list[Any], grads: list[Any], slot
 
 
 sgd, adam, rmsprop = (partial(_update, rule) for rule in (rules.sgd, rules.adam, rules.rmsprop))
+
+
+def unscale(grads: list[Any], factor: float) -> bool:
+    """Multiplies all numbers by `factor`, in place; whether all are finite then."""
+    finite = True
+    for g in grads:
+        g *= factor
+        finite = bool(array_module(g).isfinite(g).all()) and finite
+    return finite

@@ -34,7 +34,9 @@ from minunet import checkpoint, cuda, rng
 from minunet.arrays import to_device
 from minunet.nn import Module
 from minunet.optim import Optimizer
+from minunet.optim.scaling import LossScaler
 from minunet.tensor import Tensor
+from minunet.train.precision import as_images, multiplying
 
 Metrics = dict[str, float]
 
@@ -111,9 +113,10 @@ class Trainer:
     of the planned batches, or of the minutes where those pass faster.
     out: the folder that receives last.safetensors, best.safetensors, metrics.csv and metrics.json.
     config: what is needed to build the model again; stored in the checkpoints.
+    precision: of the training, see `minunet.train.precision`. Validation is float32, as the weights are that it judges.
 
-    On a GPU the step of all batches that have the first one's shape is one CUDA graph, where it can be (`cuda.graph`), and the loss of a
-    batch is read when the next one is on its way: reading waits for the GPU.
+    On a GPU the step of all batches that have the first one's shape is one CUDA graph, where it can be (`cuda.graph`): not in fp16, which
+    leaves some steps out. The loss of a batch is read when the next one is on its way: reading waits for the GPU.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Trainer:
         schedule: Callable[[float], float] = constant,
         config: dict[str, Any] | None = None,
         device: str = "cpu",
+        precision: str = "float32",
         display: Display | None = None,
     ) -> None:
         if len(loader) == 0:
@@ -141,6 +145,7 @@ class Trainer:
         self.out, self.epochs, self.minutes, self.patience = Path(out), epochs, minutes, patience
         self.monitor, self.higher_is_better = monitor, higher_is_better
         self.schedule, self.config, self.device = schedule, config or {}, device
+        self.precision, self.scaler = precision, LossScaler() if precision == "fp16" else None
         self.display: Display = display or Silent()
         self.run = Run()
         self._peak_rates = [group["lr"] for group in optimizer.param_groups]
@@ -168,13 +173,15 @@ class Trainer:
         saved = checkpoint.load(self.last)
         saved.restore(model=self.model, optimizer=self.optimizer, rng=True)
         self.run = Run(**saved.extra["run"])
+        if self.scaler is not None and saved.extra.get("scaler"):
+            self.scaler.load_state_dict(saved.extra["scaler"])
         return saved.config
 
     def fit(self) -> str:
         """Trains. Returns why it ended: 'finished', 'time', 'no improvement' or 'interrupted'."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._clock = time.monotonic()
-        self._graph = cuda.graph(self._step) if self.device == "cuda" else None
+        self._graph = cuda.graph(self._step) if self.device == "cuda" and self.scaler is None else None
         self.display.begin(self)
         try:
             with _ctrl_c() as asked_to_stop:
@@ -209,7 +216,7 @@ class Trainer:
             factor = self.schedule(self.progress)
             for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
                 group["lr"] = peak * factor
-            loss = self._launch(inputs, targets)
+            loss = self._launch(as_images(inputs, self.precision), targets)
             run.batch += 1
             unread.append((loss, len(inputs), run.batch))
             stop = asked_to_stop.is_set()
@@ -238,11 +245,11 @@ class Trainer:
     def _step(self, inputs: Any, targets: Any) -> Any:
         """Forward, loss, backward, update: returns the loss as an array."""
         self.optimizer.zero_grad()
-        loss = self.loss(self.model(Tensor(inputs)), targets)
-        if self.device == "cpu":
-            self._check_loss(loss.item(), self.run.batch + 1)
-        loss.backward()
-        self.optimizer.step()
+        with multiplying(self.precision):
+            loss = self.loss(self.model(Tensor(inputs)), targets)
+            if self.device == "cpu":
+                self._check_loss(loss.item(), self.run.batch + 1)
+            self._update(loss)
         return loss.data
 
     def _read(self, unread: list[tuple[Any, int, int]], but: int = 0) -> None:
@@ -257,6 +264,16 @@ class Trainer:
     def _check_loss(self, value: float, batch: int) -> None:
         if not math.isfinite(value):
             raise self._not_finite(f"the loss became {value}", f"epoch {self.run.epoch + 1}, batch {batch} of {len(self.loader)}")
+
+    def _update(self, loss: Tensor) -> None:
+        """Backward, and a step unless the gradients of a scaled loss are not finite."""
+        if self.scaler is None:
+            loss.backward()
+            self.optimizer.step()
+            return
+        (loss * self.scaler.scale).backward()
+        if self.scaler.unscale(self.optimizer):
+            self.optimizer.step()
 
     def _close_epoch(self) -> None:
         """Validates, enters a row into the history, saves."""
@@ -295,7 +312,7 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         optimizer = self.optimizer if path == self.last else None
-        extra = {"run": asdict(self.run)}
+        extra = {"run": asdict(self.run), "scaler": self.scaler and self.scaler.state_dict()}
         checkpoint.save(path, model=self.model, optimizer=optimizer, epoch=self.run.epoch, config=self.config, extra=extra)
 
     def _write_logs(self) -> None:

@@ -27,11 +27,12 @@ from minunet.optim import AdamW
 from minunet.rng import manual_seed
 from minunet.tensor import Tensor
 from minunet.train.loop import Display, Metrics, Run, Trainer, one_cycle
+from minunet.train.precision import check_precision
 
 Array = np.ndarray[Any, Any]
 Dataset = data.SegmentationDataset
 
-_FREE_ON_RESUME = ("epochs", "minutes", "patience", "device")  # settings that a resumed run may change
+_FREE_ON_RESUME = ("epochs", "minutes", "patience", "device", "precision")  # settings that a resumed run may change
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Settings:
     base_channels, depth, norm, up, dropout: of the UNet.
     learning_rate, weight_decay: of AdamW, at the peak of the one-cycle schedule.
     elastic, angle, scale, intensity: of the augmentation, see `minunet.data.Augment`; flips and quarter turns are always on.
+    precision: float32, or on device cuda tf32, fp16 or bf16, see `minunet.train.precision`.
     """
 
     source: str = "folder"
@@ -73,6 +75,7 @@ class Settings:
     intensity: float = 0.1
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "repeats": 1, "base_channels": 1, "depth": 1}.items():
@@ -81,6 +84,7 @@ class Settings:
         for name in ("learning_rate", "minutes"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}.")
+        check_precision(self.precision, self.device)
         if self.batch_size == 1 and self.norm == "batch":
             raise ValueError(
                 "batch norm in a batch of one image learns that image's statistics alone, which do not serve others: "
@@ -209,6 +213,7 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
         schedule=one_cycle,
         config=config,
         device=settings.device,
+        precision=settings.precision,
         display=display,
     )
     if resume and any(trainer.resume()[part] != config[part] for part in ("standardize", "train", "validation")):

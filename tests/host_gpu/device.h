@@ -1,7 +1,7 @@
 // CUDA C++ on the processor: what a kernel's source calls gets its meaning here, and the waiting is done by runtime.cpp.
 //
 // A thread of a block is a fiber; `host_now` says which one runs. `__shared__` variables are statics: the blocks run one after another.
-// Sections: the language, types, memory, waiting, arithmetic, matrix units. What is missing fails to compile: add it to its section.
+// Sections: the language, types, memory, waiting, arithmetic, numbers of 16 bits and matrix units. What is missing fails to compile: add it to its section.
 #pragma once
 
 #include <cmath>
@@ -201,8 +201,9 @@ inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
-// ---- matrix units ----
-// What minunet/tensor_cores.cuh says in PTX. Products are exact, and added one after another in float32: NVIDIA leaves the order open.
+// ---- numbers of 16 bits, and matrix units ----
+// What minunet/stored.cuh and tensor_cores.cuh say in PTX. Products are exact, and added one after another in float32: NVIDIA leaves the
+// order open.
 
 #if defined(TF32) || defined(FP16) || defined(BF16)
 
@@ -215,30 +216,27 @@ inline unsigned rounded(float x, int dropped, bool to_even) {
     return (bits + (to_even ? half - 1 + (bits >> dropped & 1) : half)) >> dropped;
 }
 
-inline unsigned half_of(float x) {
-    const unsigned sign = host_bits<unsigned>(x) >> 16 & 0x8000;
-    const float size = std::fabs(x);
-    if (std::isnan(x)) return 0x7fff;
-    if (size >= 65520) return sign | 0x7c00;
-    if (size < 0x1p-14f) return sign | (unsigned)std::nearbyint(size * 0x1p24f);  // the nearest to even, as the processor rounds
-    return sign | (rounded(size, 13, true) - (112 << 10));  // the exponent counts from −15 instead of −127
-}
-inline float from_half(unsigned half) {
-    const int exponent = half >> 10 & 31, fraction = half & 1023;
-    float size = std::ldexp(1024.0f + fraction, exponent - 25);
-    if (exponent == 0) size = fraction * 0x1p-24f;
-    if (exponent == 31) size = fraction ? NAN : INFINITY;
-    return half & 0x8000 ? -size : size;
-}
-
 }  // namespace host
 
 #if defined(TF32)
 inline unsigned word_of(float x) { return host::rounded(x, 13, false) << 13; }
 #elif defined(BF16)
-inline unsigned word_of(float low, float high) { return host::rounded(low, 16, true) | host::rounded(high, 16, true) << 16; }
+inline unsigned short half_of(float x) { return host::rounded(x, 16, true); }
+inline float from_half(unsigned short bits) { return host_bits<float>((unsigned)bits << 16); }
 #else
-inline unsigned word_of(float low, float high) { return host::half_of(low) | host::half_of(high) << 16; }
+inline unsigned short half_of(float x) {
+    const unsigned sign = host_bits<unsigned>(x) >> 16 & 0x8000;
+    const float size = std::fabs(x);
+    if (std::isnan(x)) return 0x7fff;
+    if (size >= 65520) return sign | 0x7c00;
+    if (size < 0x1p-14f) return sign | (unsigned)std::nearbyint(size * 0x1p24f);  // the nearest to even, as the processor rounds
+    return sign | (host::rounded(size, 13, true) - (112 << 10));  // the exponent counts from −15 instead of −127
+}
+inline float from_half(unsigned short bits) {
+    const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent ? host_bits<float>((exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13) : fraction * 0x1p-24f;
+    return bits & 0x8000 ? -size : size;
+}
 #endif
 
 namespace host {
@@ -246,11 +244,8 @@ namespace host {
 inline float add_product(float sum, unsigned a, unsigned b) {
 #if defined(TF32)
     return sum + host_bits<float>(a) * host_bits<float>(b);
-#elif defined(BF16)
-    sum += host_bits<float>(a << 16) * host_bits<float>(b << 16);
-    return sum + host_bits<float>(a >> 16 << 16) * host_bits<float>(b >> 16 << 16);
 #else
-    return sum + from_half(a & 0xffff) * from_half(b & 0xffff) + from_half(a >> 16) * from_half(b >> 16);
+    return sum + from_half(a) * from_half(b) + from_half(a >> 16) * from_half(b >> 16);
 #endif
 }
 

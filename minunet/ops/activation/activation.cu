@@ -4,8 +4,8 @@
 
 // y = max(x, 0), where NaN stays NaN
 extern "C" __global__ void relu_forward(
-    const REAL* __restrict__ x, const Steps<2> x_steps,
-    REAL* __restrict__ y, const long long count, const long long width)
+    const STORED* __restrict__ x, const Steps<2> x_steps,
+    STORED* __restrict__ y, const long long count, const long long width)
 {
     const long long number = thread_number();
     if (number >= count) return;
@@ -15,12 +15,12 @@ extern "C" __global__ void relu_forward(
 
 // ∂x = ∂y where y > 0, else 0; NaN is no reason to stop it
 extern "C" __global__ void relu_backward(
-    const REAL* __restrict__ gy, const Steps<2> gy_steps,
-    const REAL* __restrict__ y, const Steps<2> y_steps,
-    REAL* __restrict__ gx, const long long count, const long long width)
+    const STORED* __restrict__ gy, const Steps<2> gy_steps,
+    const STORED* __restrict__ y, const Steps<2> y_steps,
+    STORED* __restrict__ gx, const long long count, const long long width)
 {
     const long long number = thread_number();
     if (number >= count) return;
     const long long row = number / width, column = number % width;
-    gx[number] = y[y_steps(row, column)] <= 0 ? REAL(0) : gy[gy_steps(row, column)];
+    gx[number] = y[y_steps(row, column)] <= 0 ? REAL(0) : REAL(gy[gy_steps(row, column)]);
 }

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from minunet.arrays import is_float
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import Pairs, check_rank, ntuple, sizes_text, window_outputs, window_padding, window_span
@@ -48,6 +49,8 @@ class Geometry:
 class Conv(Function):
     """`forward` above; with activation="relu" the result is max(y, 0), in the same pass over memory."""
 
+    takes_images = True
+
     def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, activation: str | None, out: Any) -> Any:
         y = K.forward(x, w, b, geometry, activation, out)
         ctx.geometry, ctx.activation = geometry, activation
@@ -64,6 +67,8 @@ class Conv(Function):
 
 class ConvTranspose(Function):
     """`grad_x` above, plus a bias. `geometry` is that of the convolution it transposes, from `spatial` to x."""
+
+    takes_images = True
 
     def forward(ctx, x: Any, w: Any, b: Any, *, geometry: Geometry, spatial: tuple[int, ...], activation: str | None, out: Any) -> Any:
         y = K.grad_x(x, None, w, b, geometry, spatial, activation, out)
@@ -91,7 +96,7 @@ def _operand(name: str, rank: int, x: Tensor, activation: str | None) -> Tensor:
     """x with a batch axis."""
     if activation not in (None, "relu"):
         raise ValueError(f"{name}: activation is None or 'relu', got {activation!r}.")
-    if x.dtype.kind != "f":
+    if not is_float(x.data):
         raise TypeError(f"{name} expects floating-point input, got {x.dtype}. Convert it with .astype('float32').")
     if x.ndim == rank + 2:
         return x

@@ -24,10 +24,10 @@ __device__ inline REAL finish(REAL sum, const REAL* b, const Steps<1>& b_steps, 
 
 // y[n,o,p] = b[o] + Σ_c Σ_k x̄[n,c,s·p+d·k]·w[o,c,k]: one thread for each y.
 extern "C" __global__ void conv_forward(
-    const REAL* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
     const REAL* __restrict__ w, const Steps<5> w_steps,
     const REAL* __restrict__ b, const Steps<1> b_steps,
-    REAL* __restrict__ y, const Steps<5> y_steps,
+    STORED* __restrict__ y, const Steps<5> y_steps,
     const Geometry g, const bool relu)
 {
     const long long number = thread_number(), pixels = volume(g.out);
@@ -50,11 +50,11 @@ extern "C" __global__ void conv_forward(
 // ∂x[n,c,i] = Σ_o Σ_{p,k: s·p+d·k=i} ∂y[n,o,p]·w[o,c,k], read where gate > 0: one thread for each ∂x.
 // With bias and ReLU it is the transposed convolution.
 extern "C" __global__ void conv_grad_x(
-    const REAL* __restrict__ gy, const Steps<5> gy_steps,
-    const REAL* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
     const REAL* __restrict__ w, const Steps<5> w_steps,
     const REAL* __restrict__ b, const Steps<1> b_steps,
-    REAL* __restrict__ gx, const Steps<5> gx_steps,
+    STORED* __restrict__ gx, const Steps<5> gx_steps,
     const Geometry g, const bool relu)
 {
     const long long number = thread_number(), pixels = volume(g.in);
@@ -77,9 +77,9 @@ extern "C" __global__ void conv_grad_x(
 
 // ∂w[o,c,k] = Σ_n Σ_p ∂y[n,o,p]·x̄[n,c,s·p+d·k], read where gate > 0: one warp for each ∂w, its lanes share the pixels.
 extern "C" __global__ void conv_grad_w(
-    const REAL* __restrict__ x, const Steps<5> x_steps,
-    const REAL* __restrict__ gy, const Steps<5> gy_steps,
-    const REAL* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
     REAL* __restrict__ gw, const Geometry g)
 {
     const int channels = g.channels / g.groups;
@@ -101,8 +101,8 @@ extern "C" __global__ void conv_grad_w(
 
 // ∂b[o] = Σ_n Σ_p ∂y[n,o,p], read where gate > 0: one block for each ∂b.
 extern "C" __global__ void conv_grad_b(
-    const REAL* __restrict__ gy, const Steps<5> gy_steps,
-    const REAL* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
     REAL* __restrict__ gb, const Geometry g)
 {
     const int o = blockIdx.x;

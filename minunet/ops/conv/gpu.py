@@ -1,8 +1,10 @@
 """Convolution on the GPU: shapes and grids for the kernels of conv.cu and tiled.cu.
 
+Where images have 16 bits the tensor cores need weights of 16 bits too: they are rounded as they are laid out for the tiles.
+
 | Kernels | Take | Because |
 |---|---|---|
-| `tiled.cu` | float32, one group | a block computes a tile of results from numbers that it reads once |
+| `tiled.cu` | float32 and 16 bits, one group | a block computes a tile of results from numbers that it reads once |
 | `conv.cu` | everything else | float64 is for checks; the few channels of a group would leave most of a tile empty |
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, computed_dtype
 from minunet.cuda import Source, blocks_for
 from minunet.ops.conv import Geometry
 from minunet.volumes import empty_channels_last, three, volume
@@ -26,7 +28,7 @@ BLOCKS = 512  # that ∂w is shared among: enough for a large GPU, and the same 
 
 
 def is_tiled(array: Any, geometry: Geometry) -> bool:
-    return array.dtype == "float32" and geometry.groups == 1
+    return array.dtype != "float64" and geometry.groups == 1
 
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, out: Any) -> Any:
@@ -39,7 +41,7 @@ def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, 
         return y
     y = empty_channels_last(x, x.shape[0], w.shape[0], spatial) if out is None else out
     told, width = _told(geometry, x.shape, y.shape, w.shape[2:]), _width(w.shape[0])
-    weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 0, 1))  # (kd, kh, kw, O, C)
+    weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 0, 1), x.dtype)  # (kd, kh, kw, O, C)
     grid = blocks_for(y.shape[0] * math.prod(spatial), ROWS) * blocks_for(w.shape[0], width)
     TILED.kernel(f"tiled_forward_{width}", x.dtype)(grid, 2 * width, volume(x), weights, b, volume(y), told, relu)
     return y
@@ -55,7 +57,7 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tupl
         return gx
     gx = empty_channels_last(gy, gy.shape[0], channels, spatial) if out is None else out
     told, width = _told(geometry, gx.shape, gy.shape, w.shape[2:]), _width(channels)
-    weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 1, 0))  # (kd, kh, kw, C, O)
+    weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 1, 0), gy.dtype)  # (kd, kh, kw, C, O)
     of_a_phase = gy.shape[0] * math.prod(blocks_for(n, s) for n, s in zip(spatial, geometry.stride, strict=True))
     grid = blocks_for(of_a_phase, ROWS) * blocks_for(channels, width) * math.prod(geometry.stride)
     TILED.kernel(f"tiled_grad_x_{width}", gy.dtype)(grid, 2 * width, volume(gy), volume(gate), weights, b, volume(gx), told, relu)
@@ -66,7 +68,7 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
     """∂w, and ∂b where `bias` asks for it, else None."""
     told = _told(geometry, x.shape, gy.shape, kernel)
     if not is_tiled(x, geometry):
-        gw = array_module(x).empty((gy.shape[1], x.shape[1] // geometry.groups, *kernel), dtype=x.dtype)
+        gw = array_module(x).empty((gy.shape[1], x.shape[1] // geometry.groups, *kernel), dtype=computed_dtype(x))
         SOURCE.kernel("conv_grad_w", x.dtype)(gw.size, WARP, volume(x), volume(gy), volume(gate), gw, told)
         return gw, grad_b(gy, gate) if bias else None
     channels, outputs, width = x.shape[1], gy.shape[1], _width(gy.shape[1])
@@ -76,12 +78,12 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
     slices = gy.shape[0] * math.prod(gy.shape[2:-1]) * blocks_for(gy.shape[-1], SLICE)
     slices_of_a_part = blocks_for(slices, max(BLOCKS // tiles, 1))
     count = max(blocks_for(slices, max(slices_of_a_part, 1)), 1)
-    parts = array_module(x).empty((count, rows, outputs), dtype=x.dtype)
+    parts = array_module(x).empty((count, rows, outputs), dtype=computed_dtype(x))
     arguments = volume(x), volume(gy), volume(gate), parts, told, rows, slices_of_a_part
     TILED.kernel(f"tiled_grad_w_{width}", x.dtype)((tiles, count), 2 * width, *arguments)
     total = parts[0]
     if count > 1:
-        total = array_module(x).empty((rows, outputs), dtype=x.dtype)
+        total = array_module(x).empty((rows, outputs), dtype=computed_dtype(x))
         TILED.kernel("tiled_add_parts", x.dtype)(blocks_for(total.size, THREADS), THREADS, parts, total, count, total.size)
     gw = total[:weights].reshape(*kernel, channels, outputs)
     axes = range(len(kernel))
@@ -89,12 +91,12 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
 
 
 def grad_b(gy: Any, gate: Any) -> Any:
-    """Within `cuda.precision()` ∂y is rounded here too, though there is nothing to multiply: the tiles of ∂w add it up."""
+    """Within `cuda.precision("tf32")` ∂y is rounded here too, though there is nothing to multiply: the tiles of ∂w add it up."""
     ones = (1,) * (gy.ndim - 2)
     pixelwise = Geometry(ones, ((0, 0),) * len(ones), ones, 1)
     if is_tiled(gy, pixelwise):
         return grad_w(gy[:, :1], gy, gate, pixelwise, ones, True)[1]  # ∂b is the same whatever the image is
-    gb = array_module(gy).empty(gy.shape[1], dtype=gy.dtype)
+    gb = array_module(gy).empty(gy.shape[1], dtype=computed_dtype(gy))
     told = _told(pixelwise, gy.shape, gy.shape, ones)
     SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, volume(gy), volume(gate), gb, told)
     return gb

@@ -6,7 +6,8 @@ For one tap k the window touches x̄[n, c, s·p + d·k] for all output pixels p:
     slice' += w[:, :, k]ᵀ @ ∂y              grad_x, added into the same slice of ∂x̄
     ∂w[:, :, k] = ∂y @ sliceᵀ               grad_w
 
-Runs on NumPy and CuPy, any rank, any strides. Groups are one more axis: (N, C, …) → (N, g, C/g, …).
+Runs on NumPy and CuPy, any rank, any strides. Images of 16 bits are widened to float32, and a result is rounded once. Groups are one more
+axis: (N, C, …) → (N, g, C/g, …).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from minunet.arrays import array_module, deliver
+from minunet.arrays import array_module, computed_dtype, deliver, rounded, widened
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -25,35 +26,35 @@ if TYPE_CHECKING:
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, out: Any) -> Any:
     xp = array_module(x)
     sizes = geometry.outputs(x.shape[2:], w.shape[2:])
-    padded = _pad(x, geometry)
+    padded = _pad(widened(x), geometry)
     g = geometry.groups
-    y = xp.zeros((x.shape[0], g, w.shape[0] // g, math.prod(sizes)), dtype=x.dtype)
+    y = xp.zeros((x.shape[0], g, w.shape[0] // g, math.prod(sizes)), dtype=padded.dtype)
     for tap, window in _taps(w.shape[2:], sizes, geometry):
         y += _tap_weight(w, tap, g) @ _rows(padded[window], g)  # (g, O/g, C/g) @ (N, g, C/g, P)
-    return deliver(_finish(y.reshape(x.shape[0], w.shape[0], *sizes), b, activation), out)
+    return deliver(rounded(_finish(y.reshape(x.shape[0], w.shape[0], *sizes), b, activation), x), out)
 
 
 def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tuple[int, ...], activation: str | None, out: Any) -> Any:
-    xp, gy = array_module(gy), gated(gy, gate)
+    xp = array_module(gy)
     g, sizes = geometry.groups, gy.shape[2:]
     channels = w.shape[1] * g
     reach = [max(before, 0) + n + max(after, 0) for n, (before, after) in zip(spatial, geometry.padding, strict=True)]
-    whole = xp.zeros((gy.shape[0], channels, *reach), dtype=gy.dtype)
+    whole = xp.zeros((gy.shape[0], channels, *reach), dtype=computed_dtype(gy))
     padded = whole[(..., *(slice(max(-before, 0), None) for before, _ in geometry.padding))]  # x̄: it begins later where x is cropped
-    rows = _rows(gy, g)
+    rows = _rows(gated(gy, gate), g)
     for tap, window in _taps(w.shape[2:], sizes, geometry):
         pixels = _tap_weight(w, tap, g).swapaxes(-1, -2) @ rows  # (g, C/g, O/g) @ (N, g, O/g, P)
         padded[window] += pixels.reshape(gy.shape[0], channels, *sizes)
     inside = tuple(slice(max(before, 0), max(before, 0) + n) for n, (before, _) in zip(spatial, geometry.padding, strict=True))
-    return deliver(_finish(xp.ascontiguousarray(whole[(..., *inside)]), b, activation), out)
+    return deliver(rounded(_finish(xp.ascontiguousarray(whole[(..., *inside)]), b, activation), gy), out)
 
 
 def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ...], bias: bool) -> tuple[Any, Any]:
     """∂w, and ∂b where `bias` asks for it, else None."""
     xp, gy = array_module(x), gated(gy, gate)
     g = geometry.groups
-    padded, rows = _pad(x, geometry), _rows(gy, g)
-    gw = xp.empty((gy.shape[1], x.shape[1] // g, *kernel), dtype=x.dtype)
+    padded, rows = _pad(widened(x), geometry), _rows(gy, g)
+    gw = xp.empty((gy.shape[1], x.shape[1] // g, *kernel), dtype=padded.dtype)
     for tap, window in _taps(kernel, gy.shape[2:], geometry):
         columns = _rows(padded[window], g).swapaxes(-1, -2)  # (N, g, P, C/g)
         gw[(slice(None), slice(None), *tap)] = (rows @ columns).sum(axis=0).reshape(gw.shape[:2])
@@ -66,7 +67,7 @@ def grad_b(gy: Any, gate: Any) -> Any:
 
 def gated(gy: Any, gate: Any) -> Any:
     """∂y where gate > 0, else 0: the way back through a fused ReLU."""
-    return gy if gate is None else gy * (gate > 0)
+    return widened(gy) if gate is None else widened(gy) * (gate > 0)
 
 
 def _taps(kernel: tuple[int, ...], out: tuple[int, ...], geometry: Geometry) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:

@@ -1,7 +1,7 @@
 // A tile of a matrix product, by one block: sum[row][column] += Σ_k A[row][k]·B[k][column], SLICE terms at a time.
 //
 //   memory → registers   a reader fetches the next slice while this one is multiplied
-//   registers → panels   it puts the numbers into shared memory, rounded for the tensor cores where those multiply
+//   registers → panels   it puts the numbers into shared memory, as the words that the tensor cores take where those multiply
 //   panels → sums        each thread has 64 sums in registers, and each number that it reads from a panel serves 8 of them or more
 
 #include "tensor_cores.cuh"
@@ -27,6 +27,15 @@ struct __align__(16) Words {
     Word x, y, z, w;
 };
 
+// Numbers that lie side by side in memory: they are read and written at once.
+struct __align__(4 * sizeof(STORED)) Four {
+    STORED x, y, z, w;
+};
+
+struct __align__(2 * sizeof(STORED)) Two {
+    STORED x, y;
+};
+
 // A slice of A or of B. Line `word` has that word of every row (column).
 //
 // Shared memory has 32 banks, and a warp is fast where its 32 words come from different ones. Eight words beside a line, and an exchange
@@ -38,7 +47,7 @@ struct __align__(16) Panel {
     __device__ Word* at(int word, int column) { return &words[word][column ^ word / 4 % 4 * 8]; }
 
     // Terms k to k + 3 of one column; 4 divides k.
-    __device__ void put_down(int k, int column, const float4& v) {
+    __device__ void put_down(int k, int column, const Four& v) {
 #ifdef TWO_IN_A_WORD
         *at(k / 2, column) = word_of(v.x, v.y);
         *at(k / 2 + 1, column) = word_of(v.z, v.w);
@@ -51,7 +60,7 @@ struct __align__(16) Panel {
     }
 
     // Terms k and k + 1 of four columns; 2 divides k, 4 divides the column.
-    __device__ void put_across(int k, int column, const float4& u, const float4& v) {
+    __device__ void put_across(int k, int column, const Four& u, const Four& v) {
 #ifdef TWO_IN_A_WORD
         four(k / 2, column) = {word_of(u.x, v.x), word_of(u.y, v.y), word_of(u.z, v.z), word_of(u.w, v.w)};
 #else

@@ -4,35 +4,39 @@
 //   grad_w            rows are weights (tap, channel), columns the outputs; the sum runs over pixels
 //
 // The matrix of the image is never made: a reader finds its numbers where they lie. This is "implicit GEMM": Chetlur et al., cuDNN,
-// arXiv:1410.0759. What is beyond an edge of the image, or past the last row, column or term, is read as 0. Arrays are float32;
-// precision() in minunet/cuda.py says what multiplies.
+// arXiv:1410.0759. What is beyond an edge of the image, or past the last row, column or term, is read as 0. Images, and the weights to
+// multiply them with, are STORED: float32, or 16 bits. Sums are float32, and so are bias and gradients of weights.
 
 #include "cuda.cuh"
 #include "geometry.cuh"
 #include "volumes.cuh"
 #include "tile.cuh"
 
-__device__ inline float4 zeros() { return make_float4(0, 0, 0, 0); }
+__device__ inline Four zeros() { return {0, 0, 0, 0}; }
 
-// Whether lines of numbers can be read four at once: they are full of fours, and 16 bytes stand at a multiple of 16.
-__device__ inline bool in_fours(const float* x, int length) { return length % 4 == 0 && reinterpret_cast<unsigned long long>(x) % 16 == 0; }
+// Whether lines of numbers can be read four at once: they are full of fours, and those stand at multiples of their size.
+__device__ inline bool in_fours(const STORED* x, int length) {
+    return length % 4 == 0 && reinterpret_cast<unsigned long long>(x) % sizeof(Four) == 0;
+}
 
 // The same for the channels of an image: they lie side by side too.
-__device__ inline bool in_fours(const float* x, const Steps<5>& steps, int channels) {
+__device__ inline bool in_fours(const STORED* x, const Steps<5>& steps, int channels) {
     const long long others = steps.step[0] | steps.step[2] | steps.step[3] | steps.step[4];
     return in_fours(x, channels) && steps.step[1] == 1 && others % 4 == 0;
 }
 
 // Four numbers, of which `left` are there.
-__device__ inline float4 four(const float* x, long long step, int left, bool at_once) {
+__device__ inline Four four(const STORED* x, long long step, int left, bool at_once) {
     if (left <= 0) return zeros();
-    if (at_once) return *reinterpret_cast<const float4*>(x);
-    return make_float4(x[0], left > 1 ? x[step] : 0, left > 2 ? x[2 * step] : 0, left > 3 ? x[3 * step] : 0);
+    if (at_once) return *reinterpret_cast<const Four*>(x);
+    const STORED zero = 0;
+    return {x[0], left > 1 ? x[step] : zero, left > 2 ? x[2 * step] : zero, left > 3 ? x[3 * step] : zero};
 }
 
 // The gradient where the gate is open: the way back through a fused ReLU.
-__device__ inline float4 gated(const float4& v, const float4& gate) {
-    return make_float4(gate.x > 0 ? v.x : 0, gate.y > 0 ? v.y : 0, gate.z > 0 ? v.z : 0, gate.w > 0 ? v.w : 0);
+__device__ inline Four gated(const Four& v, const Four& gate) {
+    const STORED zero = 0;
+    return {gate.x > 0 ? v.x : zero, gate.y > 0 ? v.y : zero, gate.z > 0 ? v.z : zero, gate.w > 0 ? v.w : zero};
 }
 
 // ---- forward and grad_x ----
@@ -91,7 +95,7 @@ template <int WIDTH, bool BACK>
 struct ImageReader {
     static constexpr int THREADS = 2 * WIDTH, LINES = THREADS / 4;  // four threads read the 16 channels of a pixel
     const Pixels<BACK>& pixels;
-    const float *x, *gate, *w;
+    const STORED *x, *gate, *w;
     const Steps<5>&x_steps, &gate_steps;
     const int4* places;
     const int channels, columns, first_column;  // channels: those of the image, which the sum runs over
@@ -99,11 +103,11 @@ struct ImageReader {
     const int line, quarter;
 
     int tap, channel;
-    const float *row[ROWS / LINES], *opening[ROWS / LINES];  // where this thread's pixels of the tap begin; null beyond the edge
-    float4 image[ROWS / LINES], weights[WIDTH / LINES];
+    const STORED *row[ROWS / LINES], *opening[ROWS / LINES];  // where this thread's pixels of the tap begin; null beyond the edge
+    Four image[ROWS / LINES], weights[WIDTH / LINES];
 
-    __device__ ImageReader(const Pixels<BACK>& pixels, const float* x, const Steps<5>& x_steps, const float* gate,
-                           const Steps<5>& gate_steps, const float* w, const int4* places, int channels, int columns, int first_column)
+    __device__ ImageReader(const Pixels<BACK>& pixels, const STORED* x, const Steps<5>& x_steps, const STORED* gate,
+                           const Steps<5>& gate_steps, const STORED* w, const int4* places, int channels, int columns, int first_column)
         : pixels(pixels), x(x), gate(BACK ? gate : nullptr), w(w), x_steps(x_steps), gate_steps(gate_steps), places(places),
           channels(channels), columns(columns), first_column(first_column), x_at_once(in_fours(x, x_steps, channels)),
           gate_at_once(in_fours(gate, gate_steps, channels)), w_at_once(in_fours(w, channels)), line(threadIdx.x / 4),
@@ -156,8 +160,8 @@ struct ImageReader {
 
 // w: (taps, columns, channels), as the slices are read.
 template <int WIDTH, bool BACK>
-__device__ inline void image_product(const float* x, const Steps<5>& x_steps, const float* gate, const Steps<5>& gate_steps,
-                                     const float* w, const float* b, const Steps<1>& b_steps, float* y, const Steps<5>& y_steps,
+__device__ inline void image_product(const STORED* x, const Steps<5>& x_steps, const STORED* gate, const Steps<5>& gate_steps,
+                                     const STORED* w, const float* b, const Steps<1>& b_steps, STORED* y, const Steps<5>& y_steps,
                                      const Geometry& g, bool relu) {
     __shared__ int4 places[ROWS];
     __shared__ long long results[ROWS];
@@ -190,11 +194,11 @@ __device__ inline void image_product(const float* x, const Steps<5>& x_steps, co
             out[i] = sum[i] + (b && channel + i < columns ? b[b_steps(channel + i)] : 0);
             if (relu && out[i] < 0) out[i] = 0;
         }
-        float* const to = y + results[row] + channel * step;
+        STORED* const to = y + results[row] + channel * step;
         if (at_once && RUN == 4) {
-            *reinterpret_cast<float4*>(to) = make_float4(out[0], out[1], out[RUN - 2], out[RUN - 1]);
+            *reinterpret_cast<Four*>(to) = {out[0], out[1], out[RUN - 2], out[RUN - 1]};
         } else if (at_once) {
-            *reinterpret_cast<float2*>(to) = make_float2(out[0], out[1]);
+            *reinterpret_cast<Two*>(to) = {out[0], out[1]};
         } else {
             #pragma unroll
             for (int i = 0; i < RUN; i++)
@@ -204,42 +208,42 @@ __device__ inline void image_product(const float* x, const Steps<5>& x_steps, co
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) tiled_forward_64(
-    const float* __restrict__ x, const Steps<5> x_steps,
-    const float* __restrict__ w,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ w,
     const float* __restrict__ b, const Steps<1> b_steps,
-    float* __restrict__ y, const Steps<5> y_steps,
+    STORED* __restrict__ y, const Steps<5> y_steps,
     const Geometry g, const bool relu)
 {
     image_product<64, false>(x, x_steps, nullptr, x_steps, w, b, b_steps, y, y_steps, g, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256) tiled_forward_128(
-    const float* __restrict__ x, const Steps<5> x_steps,
-    const float* __restrict__ w,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ w,
     const float* __restrict__ b, const Steps<1> b_steps,
-    float* __restrict__ y, const Steps<5> y_steps,
+    STORED* __restrict__ y, const Steps<5> y_steps,
     const Geometry g, const bool relu)
 {
     image_product<128, false>(x, x_steps, nullptr, x_steps, w, b, b_steps, y, y_steps, g, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(128) tiled_grad_x_64(
-    const float* __restrict__ gy, const Steps<5> gy_steps,
-    const float* __restrict__ gate, const Steps<5> gate_steps,
-    const float* __restrict__ w,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ w,
     const float* __restrict__ b, const Steps<1> b_steps,
-    float* __restrict__ gx, const Steps<5> gx_steps,
+    STORED* __restrict__ gx, const Steps<5> gx_steps,
     const Geometry g, const bool relu)
 {
     image_product<64, true>(gy, gy_steps, gate, gate_steps, w, b, b_steps, gx, gx_steps, g, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256) tiled_grad_x_128(
-    const float* __restrict__ gy, const Steps<5> gy_steps,
-    const float* __restrict__ gate, const Steps<5> gate_steps,
-    const float* __restrict__ w,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ w,
     const float* __restrict__ b, const Steps<1> b_steps,
-    float* __restrict__ gx, const Steps<5> gx_steps,
+    STORED* __restrict__ gx, const Steps<5> gx_steps,
     const Geometry g, const bool relu)
 {
     image_product<128, true>(gy, gy_steps, gate, gate_steps, w, b, b_steps, gx, gx_steps, g, relu);
@@ -253,7 +257,7 @@ struct WeightReader {
     static constexpr int THREADS = 2 * WIDTH, FOURS = ROWS / 4;
     static constexpr int BIAS = -1, NOTHING = -2;  // in place of a channel: the row whose image is 1 everywhere, and one past the last
     const Geometry& g;
-    const float *x, *gy, *gate;
+    const STORED *x, *gy, *gate;
     const Steps<5>&x_steps, &gy_steps, &gate_steps;
     const int4* weights;  // for each row its tap's place d·k − before, and its channel
     const int first_column;
@@ -262,10 +266,10 @@ struct WeightReader {
     long long slice;
     const long long end;
     int n, line[2], pixel;  // the slice's sample, its line along D and H, and its first pixel
-    float4 image[FOURS * SLICE / 2 / THREADS][2], gradient[2];  // of two pixels, which may share a word
+    Four image[FOURS * SLICE / 2 / THREADS][2], gradient[2];  // of two pixels, which may share a word
 
-    __device__ WeightReader(const Geometry& g, const float* x, const Steps<5>& x_steps, const float* gy, const Steps<5>& gy_steps,
-                            const float* gate, const Steps<5>& gate_steps, const int4* weights, int first_column, long long first,
+    __device__ WeightReader(const Geometry& g, const STORED* x, const Steps<5>& x_steps, const STORED* gy, const Steps<5>& gy_steps,
+                            const STORED* gate, const Steps<5>& gate_steps, const int4* weights, int first_column, long long first,
                             long long end)
         : g(g), x(x), gy(gy), gate(gate), x_steps(x_steps), gy_steps(gy_steps), gate_steps(gate_steps), weights(weights),
           first_column(first_column), x_at_once(in_fours(x, x_steps, g.channels)), gy_at_once(in_fours(gy, gy_steps, g.outputs)),
@@ -296,31 +300,31 @@ struct WeightReader {
     }
 
     // What the tile's rows `row` to `row` + 3 see at a pixel of the line.
-    __device__ float4 image_at(int row, int at) const {
+    __device__ Four image_at(int row, int at) const {
         if (at >= g.out[2]) return zeros();
         if (x_at_once) {
-            const float* const from = address(weights[row], at);
-            return from ? *reinterpret_cast<const float4*>(from) : make_float4(weights[row].w == BIAS, 0, 0, 0);
+            const STORED* const from = address(weights[row], at);
+            return from ? *reinterpret_cast<const Four*>(from) : Four{float(weights[row].w == BIAS), 0, 0, 0};
         }
-        float v[4];
+        STORED v[4];
         #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float* const from = address(weights[row + i], at);
-            v[i] = from ? *from : weights[row + i].w == BIAS;
+            const STORED* const from = address(weights[row + i], at);
+            v[i] = from ? *from : STORED(weights[row + i].w == BIAS);
         }
-        return make_float4(v[0], v[1], v[2], v[3]);
+        return {v[0], v[1], v[2], v[3]};
     }
 
     // Null beyond the edge.
-    __device__ const float* address(const int4& weight, int at) const {
+    __device__ const STORED* address(const int4& weight, int at) const {
         const int d = g.stride[0] * line[0] + weight.x, h = g.stride[1] * line[1] + weight.y, w = g.stride[2] * at + weight.z;
         const bool is_inside = weight.w >= 0 && 0 <= d && d < g.in[0] && 0 <= h && h < g.in[1] && 0 <= w && w < g.in[2];
         return is_inside ? x + x_steps(n, weight.w, d, h, w) : nullptr;
     }
 
-    __device__ float4 gradient_at(int column, int at) const {
+    __device__ Four gradient_at(int column, int at) const {
         const int o = first_column + column, left = at < g.out[2] ? g.outputs - o : 0;
-        const float4 v = four(gy + gy_steps(n, o, line[0], line[1], at), gy_steps.step[1], left, gy_at_once);
+        const Four v = four(gy + gy_steps(n, o, line[0], line[1], at), gy_steps.step[1], left, gy_at_once);
         return gate ? gated(v, four(gate + gate_steps(n, o, line[0], line[1], at), gate_steps.step[1], left, gate_at_once)) : v;
     }
 
@@ -348,7 +352,7 @@ struct WeightReader {
 
 // parts: (gridDim.y, rows, O): each part sums some of the slices. rows: C·taps, and one more where ∂b is wanted, the sum over ∂y times 1.
 template <int WIDTH>
-__device__ inline void weight_product(const float* x, const Steps<5>& x_steps, const float* gy, const Steps<5>& gy_steps, const float* gate,
+__device__ inline void weight_product(const STORED* x, const Steps<5>& x_steps, const STORED* gy, const Steps<5>& gy_steps, const STORED* gate,
                                       const Steps<5>& gate_steps, float* parts, const Geometry& g, int rows, int slices_of_a_part) {
     typedef WeightReader<WIDTH> Reader;
     __shared__ int4 weights[ROWS];
@@ -380,18 +384,18 @@ __device__ inline void weight_product(const float* x, const Steps<5>& x_steps, c
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) tiled_grad_w_64(
-    const float* __restrict__ x, const Steps<5> x_steps,
-    const float* __restrict__ gy, const Steps<5> gy_steps,
-    const float* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
     float* __restrict__ parts, const Geometry g, const int rows, const int slices_of_a_part)
 {
     weight_product<64>(x, x_steps, gy, gy_steps, gate, gate_steps, parts, g, rows, slices_of_a_part);
 }
 
 extern "C" __global__ void __launch_bounds__(256) tiled_grad_w_128(
-    const float* __restrict__ x, const Steps<5> x_steps,
-    const float* __restrict__ gy, const Steps<5> gy_steps,
-    const float* __restrict__ gate, const Steps<5> gate_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ gy, const Steps<5> gy_steps,
+    const STORED* __restrict__ gate, const Steps<5> gate_steps,
     float* __restrict__ parts, const Geometry g, const int rows, const int slices_of_a_part)
 {
     weight_product<128>(x, x_steps, gy, gy_steps, gate, gate_steps, parts, g, rows, slices_of_a_part);

@@ -30,9 +30,9 @@ extern "C" __global__ void dropout_draw(
 
 // y = x·k·factor, arrays seen as (rows, width): one thread for each y, neighbours along the width, which follows x's memory.
 extern "C" __global__ void dropout_scale(
-    const REAL* __restrict__ x, const Steps<2> x_steps,
+    const STORED* __restrict__ x, const Steps<2> x_steps,
     const bool* __restrict__ kept, const Steps<2> kept_steps,
-    REAL* __restrict__ y, const long long count, const long long width, const REAL factor)
+    STORED* __restrict__ y, const long long count, const long long width, const REAL factor)
 {
     const long long number = thread_number();
     if (number >= count) return;

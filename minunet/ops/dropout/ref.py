@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from minunet.arrays import array_module, channels_first
+from minunet.arrays import array_module, channels_first, computed_dtype, rounded, widened
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and √3 − 1
@@ -64,4 +64,5 @@ def in_order(kept: Any, shape: tuple[int, ...]) -> Any:
 
 def scale(x: Any, kept: Any, factor: float) -> Any:
     """x·k·factor. A NaN stays one even where it is dropped, as in PyTorch."""
-    return x * array_module(x).where(kept, x.dtype.type(factor), x.dtype.type(0))
+    real = computed_dtype(x).type
+    return rounded(widened(x) * array_module(x).where(kept, real(factor), real(0)), x)

@@ -4,6 +4,8 @@ Every loss is computed for each element (or each pixel), then reduced: 'none' ke
 by the number of elements, by the sum of the class weights that were used where targets are class numbers, or by the sum of
 the weights for `mse_loss` and `l1_loss`.
 
+Logits may have 16 bits where a loss has kernels. Then the loss is float32, and so are weights and a binary target.
+
 Classes lie on axis 1 of (N, C, d₁, …), on axis 0 of (C). Cross-entropy, Dice, and the binary cross-entropy
 have kernels: one pass over the logits each way, and where one number is wanted, no array of their size but the gradient. Light losses
 over classes work on (C, M), M = N·d₁·…: few long rows, whatever the memory order of the input.
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, is_float
+from minunet.arrays import array_module, computed_dtype, is_float, widened
 from minunet.autograd import Function
 from minunet.cuda import capturing
 from minunet.kernels import Kernels
@@ -39,17 +41,19 @@ class CrossEntropy(Function):
     each: y is ℓ. Beside y come Σ_i s[i]·w[t[i]], what a mean divides by, and how many t are of no class: the caller refuses them.
     """
 
+    takes_images = True
+
     def forward(
         ctx, x: Any, t: Any, w: Any, s: Any, *, ignored: int = NOTHING, smoothing: float = 0.0, each: bool = False, binary: bool = False
     ) -> tuple[Any, Any, Any]:
         xp = array_module(x)
         pixels, numbers = _pixels(x), _numbers(t, x)
-        w = xp.ones(2 if binary else pixels.shape[1], x.dtype) if w is None else w
+        w = xp.ones(2 if binary else pixels.shape[1], computed_dtype(x)) if w is None else w
         s = None if s is None else s.reshape(numbers.shape)
         ctx.each, ctx.options = each, {"ignored": ignored, "smoothing": smoothing}
         ctx.save(pixels, numbers, w, s)
         y, total, unknown = K.entropy(pixels, numbers, w, s, each=each, **ctx.options)
-        return xp.asarray(y, dtype=x.dtype).reshape(t.shape if each else ()), xp.asarray(total), xp.asarray(unknown)
+        return xp.asarray(y, dtype=computed_dtype(x)).reshape(t.shape if each else ()), xp.asarray(total), xp.asarray(unknown)
 
     def backward(ctx, gy: Any) -> Any:
         pixels, numbers, w, s = ctx.saved
@@ -71,6 +75,8 @@ class Dice(Function):
     with, of the others no ratio is taken. `ignored` and `binary` as in CrossEntropy. Beside y comes how many t are of no class.
     """
 
+    takes_images = True
+
     def forward(
         ctx, x: Any, t: Any, *, per_batch: bool, first: int, smooth: float, ignored: int = NOTHING, binary: bool = False
     ) -> tuple[Any, Any]:
@@ -83,7 +89,7 @@ class Dice(Function):
         above, below = 2 * both[:, first:] + smooth, sizes[:, first:] + smooth
         ctx.first, ctx.ignored = first, ignored
         ctx.save(pixels, numbers, above, below)
-        return xp.asarray(1 - (above / below).mean(), dtype=x.dtype), xp.asarray(unknown)
+        return xp.asarray(1 - (above / below).mean(), dtype=computed_dtype(x)), xp.asarray(unknown)
 
     def backward(ctx, gy: Any) -> Any:
         pixels, numbers, above, below = ctx.saved
@@ -163,6 +169,8 @@ class BinaryCrossEntropyWithLogits(Function):
     ∂x = ∂y·((1 − t + v·t)·σ(x) − v·t)    ∂t = ∂y·((v−1)·ln(1 + e⁻ˣ) − x)
     """
 
+    takes_images = True
+
     def forward(ctx, x: Any, t: Any, v: Any, *, each: bool) -> Any:
         xp = array_module(x)
         ctx.each = each
@@ -170,7 +178,7 @@ class BinaryCrossEntropyWithLogits(Function):
         flat = [None if a is None else ctx.flat(a) for a in (x, t, None if v is None else xp.broadcast_to(v, x.shape))]
         ctx.save(*flat)
         y = K.binary_entropy(*flat, each=each)
-        return ctx.shaped(y) if each else xp.asarray(y, dtype=x.dtype)
+        return ctx.shaped(y) if each else xp.asarray(y, dtype=computed_dtype(x))
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         x, t, v = ctx.saved
@@ -180,6 +188,7 @@ class BinaryCrossEntropyWithLogits(Function):
         if ctx.needs[0]:
             gx = ctx.shaped(K.grad_binary_entropy(x, t, v, factor, gain))
         if ctx.needs[1]:
+            x = widened(x)
             gt = -x if v is None else (v - 1) * (xp.log1p(xp.exp(-abs(x))) + xp.maximum(-x, 0)) - x
             gt = ctx.shaped(gt * (gain if factor is None else factor))
         return gx, gt, None
@@ -265,10 +274,12 @@ def _check_options(name: str, size_average: Any, reduce: Any, reduction: str) ->
         raise ValueError(f"{name}: reduction is 'none', 'mean' or 'sum'; got {reduction!r}.")
 
 
-def _check_alike(name: str, input: Tensor, target: Tensor) -> None:
+def _check_alike(name: str, input: Tensor, target: Tensor, dtype: Any = None) -> None:
+    """dtype: the target's, None for the input's."""
     _check_float(name, input)
-    if input.dtype != target.dtype:
-        raise TypeError(f"{name}: input is {input.dtype}, target {target.dtype}. Convert with target.astype(input.dtype).")
+    wanted = input.dtype if dtype is None else dtype
+    if target.dtype != wanted:
+        raise TypeError(f"{name}: input is {input.dtype}, target {target.dtype}. Convert with target.astype('{wanted}').")
     if input.shape != target.shape:
         raise ValueError(
             f"{name} compares element by element: input is {sizes_text(input.shape) or 'a scalar'}, target "
@@ -353,7 +364,7 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}.")
     classes = input.shape[_class_axis(input.shape)]
-    if target.dtype.kind == "f":
+    if is_float(target.data):
         if ignore_index >= 0:
             raise ValueError("cross_entropy: ignore_index belongs to a target of class numbers; this one holds probabilities.")
         _check_alike("cross_entropy with probabilities as target", input, target)
@@ -388,7 +399,7 @@ def nll_loss(
     """−input[target]: input holds log-probabilities (N, C, d₁, …) or (C), target class numbers (N, d₁, …)."""
     _check_options("nll_loss", size_average, reduce, reduction)
     _check_classes("nll_loss", input, weight)
-    if target.dtype.kind == "f":
+    if is_float(target.data):
         raise TypeError(f"nll_loss: target holds class numbers, of an integer type; got {target.dtype}.")
     _check_class_numbers("nll_loss", input, target)
     _refuse_unknown("nll_loss", input, target, ignore_index)
@@ -439,7 +450,7 @@ def binary_cross_entropy_with_logits(
     (PyTorch's rule: for (N, C, H, W) one a channel is (C, 1, 1)).
     """
     _check_options("binary_cross_entropy_with_logits", size_average, reduce, reduction)
-    _check_alike("binary_cross_entropy_with_logits", input, target)
+    _check_alike("binary_cross_entropy_with_logits", input, target, computed_dtype(input.data))
     if weight is None and reduction != "none":
         loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight, each=False)
         return _divide(loss, input.size) if reduction == "mean" else loss

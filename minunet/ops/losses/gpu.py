@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, computed_dtype
 from minunet.cuda import Source, blocks_for
 
 SOURCE = Source(__file__, "losses.cu")
@@ -15,7 +15,7 @@ PIXELS = 4  # of a thread, as in losses.cu
 
 def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, ignored: int, each: bool) -> tuple[Any, Any, Any]:
     xp, (blocks, threads, sizes) = array_module(x), _cut(x, len(weight), ignored)
-    losses = xp.empty((x.shape[0], x.shape[2]), x.dtype) if each else None
+    losses = xp.empty((x.shape[0], x.shape[2]), computed_dtype(x)) if each else None
     parts = xp.empty((3, blocks), "float64")
     kernel = SOURCE.kernel("losses_entropy", x.dtype)
     kernel(blocks, threads, x, *_typed(target), weight, scale, losses, parts, *_smoothed(weight, smoothing), sizes)
@@ -47,7 +47,7 @@ def grad_overlap(x: Any, target: Any, hit: Any, size: Any, *, ignored: int) -> A
 
 def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
     xp = array_module(x)
-    losses = xp.empty(x.shape, x.dtype) if each else None
+    losses = xp.empty(x.shape, computed_dtype(x)) if each else None
     parts = xp.empty((1, blocks_for(x.size, PIXELS * THREADS)), "float64")
     kernel = SOURCE.kernel("losses_binary_entropy", x.dtype)
     kernel(parts.size, THREADS, x, target, positive, losses, parts, x.size)

@@ -44,13 +44,13 @@ __device__ inline Target target_of(
 
 // The logits of one pixel.
 struct Logits {
-    const REAL* x;
+    const STORED* x;
     long long step;
     int first;  // 1 where class 0 has no channel
 
-    __device__ Logits(const REAL* x, const Steps<3>& steps, const Sizes& s, int n, long long p)
+    __device__ Logits(const STORED* x, const Steps<3>& steps, const Sizes& s, int n, long long p)
         : x(x + steps(n, 0, p)), step(steps.step[1]), first(s.classes - s.channels) {}
-    __device__ REAL operator()(int c) const { return c < first ? REAL(0) : x[(c - first) * step]; }
+    __device__ REAL operator()(int c) const { return c < first ? REAL(0) : REAL(x[(c - first) * step]); }
     // The class with the largest logit: its logit keeps the exponents from overflowing. A NaN in class 0 stays.
     __device__ int largest(int classes) const {
         int best = 0;
@@ -72,7 +72,7 @@ __device__ inline REAL rest_of(const Logits& z, int classes, int best) {
 // Losses ℓ[n, p], where asked for, and for each block Σ ℓ, Σ s·(the true class's weight), how many are of no class: parts (3, blocks).
 // ℓ = s·Σ_c q[c]·(−ln p[c])    q[c] = weight[c]·(keep·[c = target] + share)
 extern "C" __global__ void losses_entropy(
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const unsigned char* __restrict__ bytes, const Steps<2> bytes_steps,
     const long long* __restrict__ numbers, const Steps<2> numbers_steps,
     const REAL* __restrict__ weight, const Steps<1> weight_steps,
@@ -113,13 +113,13 @@ extern "C" __global__ void losses_entropy(
 
 // ∂x[c] = g·(p[c]·Σ_k q[k] − q[c])    g = gain·factor, each 1 where it is null
 extern "C" __global__ void losses_grad_entropy(
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const unsigned char* __restrict__ bytes, const Steps<2> bytes_steps,
     const long long* __restrict__ numbers, const Steps<2> numbers_steps,
     const REAL* __restrict__ weight, const Steps<1> weight_steps,
     const REAL* __restrict__ factor, const Steps<2> factor_steps,
     const REAL* __restrict__ gain,
-    REAL* __restrict__ gx, const Steps<3> gx_steps,
+    STORED* __restrict__ gx, const Steps<3> gx_steps,
     const REAL keep, const REAL share, const Sizes s)
 {
     const Target target = target_of(bytes, bytes_steps, numbers, numbers_steps);
@@ -148,7 +148,7 @@ extern "C" __global__ void losses_grad_entropy(
 
 // For each block and class Σ p·[c = target], Σ p and Σ [c = target], parts (3, N, C, chunks), and how many are of no class (N, chunks).
 extern "C" __global__ void losses_overlap(
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const unsigned char* __restrict__ bytes, const Steps<2> bytes_steps,
     const long long* __restrict__ numbers, const Steps<2> numbers_steps,
     double* __restrict__ parts, double* __restrict__ unknowns, const Sizes s)
@@ -192,11 +192,11 @@ extern "C" __global__ void losses_overlap(
 
 // ∂x[c] = p[c]·(d[c] − Σ_k d[k]·p[k])    d[c] = hit[n, c]·[c = target] + size[n, c]
 extern "C" __global__ void losses_grad_overlap(
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const unsigned char* __restrict__ bytes, const Steps<2> bytes_steps,
     const long long* __restrict__ numbers, const Steps<2> numbers_steps,
     const REAL* __restrict__ hit, const REAL* __restrict__ size,
-    REAL* __restrict__ gx, const Steps<3> gx_steps, const Sizes s)
+    STORED* __restrict__ gx, const Steps<3> gx_steps, const Sizes s)
 {
     const Target target = target_of(bytes, bytes_steps, numbers, numbers_steps);
     const int n = blockIdx.x / s.chunks, first = s.classes - s.channels;
@@ -223,7 +223,7 @@ extern "C" __global__ void losses_grad_overlap(
 
 // Losses (1−t+v)·ln(1 + e^−|x|) + (where x > 0: (1−t)·x, else −v·x), where asked for, and each block's sum. v = t·positive
 extern "C" __global__ void losses_binary_entropy(
-    const REAL* __restrict__ x, const Steps<1> x_steps,
+    const STORED* __restrict__ x, const Steps<1> x_steps,
     const REAL* __restrict__ target, const Steps<1> target_steps,
     const REAL* __restrict__ positive, const Steps<1> positive_steps,
     REAL* __restrict__ losses, double* __restrict__ parts, const long long count)
@@ -242,11 +242,11 @@ extern "C" __global__ void losses_binary_entropy(
 
 // ∂x = g·((1−t+v)·σ(x) − v)    g = gain·factor, each 1 where it is null
 extern "C" __global__ void losses_grad_binary_entropy(
-    const REAL* __restrict__ x, const Steps<1> x_steps,
+    const STORED* __restrict__ x, const Steps<1> x_steps,
     const REAL* __restrict__ target, const Steps<1> target_steps,
     const REAL* __restrict__ positive, const Steps<1> positive_steps,
     const REAL* __restrict__ factor, const Steps<1> factor_steps,
-    const REAL* __restrict__ gain, REAL* __restrict__ gx, const long long count)
+    const REAL* __restrict__ gain, STORED* __restrict__ gx, const long long count)
 {
     const long long at = thread_number();
     if (at >= count) return;

@@ -1,14 +1,15 @@
 """The losses as they are defined, on logits (N, C, P) and class numbers (N, P).
 
 A channel less than there are classes means that the logits of class 0 are 0. Class numbers that are `ignored` count in nothing;
-numbers of no class are counted, for the caller to refuse, and left out too.
+numbers of no class are counted, for the caller to refuse, and left out too. Logits of 16 bits are widened to float32, their gradient is
+rounded once.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, rounded, widened
 
 
 def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, ignored: int, each: bool) -> tuple[Any, Any, Any]:
@@ -20,7 +21,7 @@ def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, i
     log_p = _log_softmax(x, len(weight))
     xp = array_module(x)
     true = xp.where(hot, log_p, 0).sum(axis=1)
-    w = (hot * weight[:, None]).sum(axis=1).astype(x.dtype)
+    w = (hot * weight[:, None]).sum(axis=1).astype(weight.dtype)
     losses = -(1 - smoothing) * w * true
     if smoothing:
         losses -= (log_p * (weight * (smoothing / len(weight)))[:, None]).sum(axis=1)
@@ -34,9 +35,9 @@ def grad_entropy(x: Any, target: Any, weight: Any, factor: Any, gain: Any, *, sm
     """∂x[c] = g·(p[c]·Σ_k q[k] − q[c]), g = gain·factor"""
     hot, counted, _ = _one_hot(target, len(weight), ignored)
     p = array_module(x).exp(_log_softmax(x, len(weight)))
-    q = weight[:, None] * ((1 - smoothing) * hot + smoothing / max(len(weight), 1)).astype(x.dtype)
-    g = (counted * gain if factor is None else counted * gain * factor).astype(x.dtype)
-    return (g[:, None] * (p * q.sum(axis=1, keepdims=True) - q))[:, -x.shape[1] :]
+    q = weight[:, None] * ((1 - smoothing) * hot + smoothing / max(len(weight), 1)).astype(weight.dtype)
+    g = (counted * gain if factor is None else counted * gain * factor).astype(weight.dtype)
+    return rounded((g[:, None] * (p * q.sum(axis=1, keepdims=True) - q))[:, -x.shape[1] :], x)
 
 
 def overlap(x: Any, target: Any, classes: int, *, ignored: int) -> tuple[Any, Any]:
@@ -52,12 +53,12 @@ def grad_overlap(x: Any, target: Any, hit: Any, size: Any, *, ignored: int) -> A
     hot, counted, _ = _one_hot(target, hit.shape[1], ignored)
     p = array_module(x).exp(_log_softmax(x, hit.shape[1]))
     d = hot * hit[:, :, None] + size[:, :, None]
-    return array_module(x).where(counted[:, None], p * (d - (d * p).sum(axis=1, keepdims=True)), 0)[:, -x.shape[1] :]
+    return rounded(array_module(x).where(counted[:, None], p * (d - (d * p).sum(axis=1, keepdims=True)), 0)[:, -x.shape[1] :], x)
 
 
 def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
     """Losses (1−t+v)·ln(1 + e^−|x|) + (where x > 0: (1−t)·x, else −v·x), or their sum; v = t·positive. All arrays are flat."""
-    xp = array_module(x)
+    xp, x = array_module(x), widened(x)
     v = target if positive is None else target * positive
     losses = (1 - target + v) * xp.log1p(xp.exp(-abs(x))) + (1 - target) * xp.maximum(x, 0) - v * xp.minimum(x, 0)
     return losses if each else losses.sum(dtype="float64")
@@ -65,12 +66,12 @@ def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
 
 def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: Any) -> Any:
     """∂x = g·((1−t+v)·σ(x) − v), g = gain·factor"""
-    xp = array_module(x)
+    xp, wide = array_module(x), widened(x)
     v = target if positive is None else target * positive
-    e = xp.exp(-abs(x))
-    gx = (1 - target + v) * (xp.maximum(e, x >= 0) / (1 + e)) - v
-    gain = xp.asarray(gain, dtype=x.dtype)
-    return gx * (gain if factor is None else gain * factor)
+    e = xp.exp(-abs(wide))
+    gx = (1 - target + v) * (xp.maximum(e, wide >= 0) / (1 + e)) - v
+    gain = xp.asarray(gain, dtype=wide.dtype)
+    return rounded(gx * (gain if factor is None else gain * factor), x)
 
 
 def _one_hot(target: Any, classes: int, ignored: int) -> tuple[Any, Any, Any]:
@@ -82,7 +83,7 @@ def _one_hot(target: Any, classes: int, ignored: int) -> tuple[Any, Any, Any]:
 
 
 def _log_softmax(x: Any, classes: int) -> Any:
-    xp = array_module(x)
+    xp, x = array_module(x), widened(x)
     if x.shape[1] < classes:
         x = xp.concatenate([xp.zeros_like(x), x], axis=1)
     d = x - x.max(axis=1, keepdims=True)

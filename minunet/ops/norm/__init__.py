@@ -29,7 +29,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minunet.arrays import array_module, channels_first, deliver, is_float
+from minunet.arrays import array_module, channels_first, computed_dtype, deliver, is_float
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import sizes_text
@@ -41,11 +41,14 @@ K = Kernels(__name__, "moments", "normalize", "sums", "grad_x")
 class Normalize(Function):
     """The formula above; returns y, and μ and σ² as (B, G). The small arrays of statistics are float64 whatever x is.
 
-    x is centred by μ rounded to x's dtype, and the shift makes up for the rounding: float32 stays exact where the mean is large.
+    x is centred by μ rounded to the dtype that is computed in, and the shift makes up for the rounding: float32 stays exact where the mean
+    is large.
 
     across_batch: all samples are one block, else each is one. groups: G. fixed: (μ, σ²), (1, C) each, to use in place of x's own.
     out: the array to write y into, or None.
     """
+
+    takes_images = True
 
     def forward(
         ctx,
@@ -65,7 +68,7 @@ class Normalize(Function):
         rows = ctx.blocks(x)
         mean, var = fixed or K.moments(rows, groups)
         mu, r = _to_channels(mean, rows), _to_channels(1 / (var + eps) ** 0.5, rows)  # (B, G) → (B, C)
-        line = array_module(x).empty((3, *mu.shape), x.dtype)
+        line = array_module(x).empty((3, *mu.shape), computed_dtype(x))
         line[0] = mu
         rest = mu - line[0]
         line[1] = scale = r if w is None else r * w
@@ -85,7 +88,7 @@ class Normalize(Function):
             a, q = K.sums(g, x, line, ctx.floor)  # (B, C)
             q = r * (q - rest * a)
         if ctx.needs[0]:
-            whole = array_module(x).empty((5, *r.shape), x.dtype)
+            whole = array_module(x).empty((5, *r.shape), line.dtype)
             whole[:3] = line
             if ctx.fixed:
                 whole[3:] = 0
@@ -97,8 +100,8 @@ class Normalize(Function):
         shape = ctx.shapes[0]
         return (
             None if gx is None else channels_first(gx.reshape(shape[0], *shape[2:], shape[1])),
-            None if q is None else _over_blocks(q).astype(g.dtype),
-            None if a is None else _over_blocks(a).astype(g.dtype),
+            None if q is None else _over_blocks(q).astype(line.dtype),
+            None if a is None else _over_blocks(a).astype(line.dtype),
         )
 
     def blocks(ctx, x: Any) -> Any:

@@ -58,7 +58,7 @@ __device__ inline REAL through(REAL g, REAL z, REAL floor) { return z <= floor ?
 
 // Of each chunk and channel the mean, and Σ(x − mean)²: parts (2, B, C, chunks). The chunk is read twice, the second time from the cache.
 extern "C" __global__ void norm_moments(
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     double* __restrict__ parts, const long long each, const Walk w)
 {
     const Place at(w);
@@ -118,9 +118,9 @@ extern "C" __global__ void norm_join(
 
 // y = max((x − line₀)·line₁ + line₂, floor), line (3, B, C)
 extern "C" __global__ void norm_normalize(
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const REAL* __restrict__ line, const long long each,
-    REAL* __restrict__ y, const Steps<3> y_steps,
+    STORED* __restrict__ y, const Steps<3> y_steps,
     const REAL floor, const Walk w)
 {
     const Place at(w);
@@ -136,8 +136,8 @@ extern "C" __global__ void norm_normalize(
 
 // Σ_p g and Σ_p g·(x − line₀) of each chunk, where g is ∂y that came through the floor: parts (2, B, C, chunks)
 extern "C" __global__ void norm_sums(
-    const REAL* __restrict__ gy, const Steps<3> gy_steps,
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ gy, const Steps<3> gy_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const REAL* __restrict__ line, const long long each_line,
     double* __restrict__ parts, const long long each,
     const REAL floor, const Walk w)
@@ -177,10 +177,10 @@ extern "C" __global__ void norm_total(const double* __restrict__ parts, double* 
 
 // ∂x = line₁·g + line₃·(x − line₀) + line₄, where g is ∂y that came through the floor; line (5, B, C)
 extern "C" __global__ void norm_grad_x(
-    const REAL* __restrict__ gy, const Steps<3> gy_steps,
-    const REAL* __restrict__ x, const Steps<3> x_steps,
+    const STORED* __restrict__ gy, const Steps<3> gy_steps,
+    const STORED* __restrict__ x, const Steps<3> x_steps,
     const REAL* __restrict__ line, const long long each,
-    REAL* __restrict__ gx, const Steps<3> gx_steps,
+    STORED* __restrict__ gx, const Steps<3> gx_steps,
     const REAL floor, const Walk w)
 {
     const Place at(w);

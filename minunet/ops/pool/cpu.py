@@ -25,7 +25,7 @@ def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:
     spatial, outputs, *geometry = _volumes(windows)
     y = memory.empty((x.shape[0], *outputs, x.shape[1]), x.dtype)
     winners = memory.empty(y.shape, winner_dtype(windows))
-    _max_forward(flat, steps, spatial, y, winners, lowest(x.dtype), *geometry)
+    _max_forward(flat, steps, spatial, y, winners, lowest(x), *geometry)
     return _like_input(y, windows.outputs), _like_input(winners, windows.outputs)
 
 

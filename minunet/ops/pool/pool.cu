@@ -20,7 +20,7 @@ struct Windows {
 // One thread for each y.
 template <class Winner>
 __device__ inline void max_forward(
-    const REAL* x, const Steps<5>& x_steps, REAL* y, const Steps<5>& y_steps, Winner* winners, const Steps<5>& winners_steps,
+    const STORED* x, const Steps<5>& x_steps, STORED* y, const Steps<5>& y_steps, Winner* winners, const Steps<5>& winners_steps,
     const Windows& g)
 {
     const long long number = thread_number();
@@ -47,7 +47,7 @@ __device__ inline void max_forward(
 // last one first: k then grows, and the terms are added in the order of the definition.
 template <class Winner>
 __device__ inline void max_backward(
-    const REAL* gy, const Steps<5>& gy_steps, const Winner* winners, const Steps<5>& winners_steps, REAL* gx, const Steps<5>& gx_steps,
+    const STORED* gy, const Steps<5>& gy_steps, const Winner* winners, const Steps<5>& winners_steps, STORED* gx, const Steps<5>& gx_steps,
     const Windows& g)
 {
     const long long number = thread_number();
@@ -80,43 +80,43 @@ __device__ inline void max_backward(
 // The kernels, each for three sizes of winners.
 
 extern "C" __global__ void max_forward_int8(
-    const REAL* __restrict__ x, const Steps<5> x_steps, REAL* __restrict__ y, const Steps<5> y_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps, STORED* __restrict__ y, const Steps<5> y_steps,
     signed char* __restrict__ winners, const Steps<5> winners_steps, const Windows g)
 {
     max_forward(x, x_steps, y, y_steps, winners, winners_steps, g);
 }
 
 extern "C" __global__ void max_forward_int16(
-    const REAL* __restrict__ x, const Steps<5> x_steps, REAL* __restrict__ y, const Steps<5> y_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps, STORED* __restrict__ y, const Steps<5> y_steps,
     short* __restrict__ winners, const Steps<5> winners_steps, const Windows g)
 {
     max_forward(x, x_steps, y, y_steps, winners, winners_steps, g);
 }
 
 extern "C" __global__ void max_forward_int32(
-    const REAL* __restrict__ x, const Steps<5> x_steps, REAL* __restrict__ y, const Steps<5> y_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps, STORED* __restrict__ y, const Steps<5> y_steps,
     int* __restrict__ winners, const Steps<5> winners_steps, const Windows g)
 {
     max_forward(x, x_steps, y, y_steps, winners, winners_steps, g);
 }
 
 extern "C" __global__ void max_backward_int8(
-    const REAL* __restrict__ gy, const Steps<5> gy_steps, const signed char* __restrict__ winners, const Steps<5> winners_steps,
-    REAL* __restrict__ gx, const Steps<5> gx_steps, const Windows g)
+    const STORED* __restrict__ gy, const Steps<5> gy_steps, const signed char* __restrict__ winners, const Steps<5> winners_steps,
+    STORED* __restrict__ gx, const Steps<5> gx_steps, const Windows g)
 {
     max_backward(gy, gy_steps, winners, winners_steps, gx, gx_steps, g);
 }
 
 extern "C" __global__ void max_backward_int16(
-    const REAL* __restrict__ gy, const Steps<5> gy_steps, const short* __restrict__ winners, const Steps<5> winners_steps,
-    REAL* __restrict__ gx, const Steps<5> gx_steps, const Windows g)
+    const STORED* __restrict__ gy, const Steps<5> gy_steps, const short* __restrict__ winners, const Steps<5> winners_steps,
+    STORED* __restrict__ gx, const Steps<5> gx_steps, const Windows g)
 {
     max_backward(gy, gy_steps, winners, winners_steps, gx, gx_steps, g);
 }
 
 extern "C" __global__ void max_backward_int32(
-    const REAL* __restrict__ gy, const Steps<5> gy_steps, const int* __restrict__ winners, const Steps<5> winners_steps,
-    REAL* __restrict__ gx, const Steps<5> gx_steps, const Windows g)
+    const STORED* __restrict__ gy, const Steps<5> gy_steps, const int* __restrict__ winners, const Steps<5> winners_steps,
+    STORED* __restrict__ gx, const Steps<5> gx_steps, const Windows g)
 {
     max_backward(gy, gy_steps, winners, winners_steps, gx, gx_steps, g);
 }

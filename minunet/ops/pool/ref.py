@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, is_float, rounded, widened
 from minunet.ops.pool.windows import Windows
 
 
@@ -33,7 +33,7 @@ def places(windows: Windows) -> Iterator[tuple[int, Any, Any]]:
 def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:
     """y and, for each output, the number of the place that won (−1 if the window misses the input)."""
     xp = array_module(x)
-    y = xp.full(x.shape[:2] + windows.outputs, lowest(x.dtype), dtype=x.dtype)
+    y = xp.full(x.shape[:2] + windows.outputs, lowest(x), dtype=x.dtype)
     winners = xp.full(y.shape, -1, dtype=winner_dtype(windows))
     for number, outputs, inputs in places(windows):
         candidate, best, winner = x[inputs], y[outputs], winners[outputs]  # the last two are views
@@ -43,9 +43,9 @@ def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:
     return y, winners
 
 
-def lowest(dtype: Any) -> Any:
+def lowest(x: Any) -> Any:
     """The maximum of no elements: −∞, or the least integer."""
-    return dtype.type(-np.inf if dtype.kind == "f" else np.iinfo(dtype).min)
+    return x.dtype.type(-np.inf if is_float(x) else np.iinfo(x.dtype).min)
 
 
 @lru_cache(maxsize=128)
@@ -55,7 +55,8 @@ def winner_dtype(windows: Windows) -> Any:
 
 
 def max_backward(gy: Any, winners: Any, windows: Windows) -> Any:
-    gx = array_module(gy).zeros(gy.shape[:2] + windows.spatial, dtype=gy.dtype)
+    wide = widened(gy)
+    gx = array_module(gy).zeros(gy.shape[:2] + windows.spatial, dtype=wide.dtype)
     for number, outputs, inputs in places(windows):
-        gx[inputs] += gy[outputs] * (winners[outputs] == number)
-    return gx
+        gx[inputs] += wide[outputs] * (winners[outputs] == number)
+    return rounded(gx, gy)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, is_float
+from minunet.arrays import array_module, computed_dtype, is_float
 from minunet.cuda import Source, blocks_for, held
 from minunet.ops.upsample import ref
 from minunet.ops.upsample.tables import Table, gather_table
@@ -23,7 +23,7 @@ def resample(x: Any, tables: tuple[Table, ...]) -> Any:
         return ref.resample(x, tables)  # labels; kernels are compiled for floating-point numbers
     sizes = tuple(len(table.source) for table in tables)
     y = empty(x, sizes, x.dtype)
-    sources, weights, terms, first = held(_packed(array_module(x), tables, x.dtype))
+    sources, weights, terms, first = held(_packed(array_module(x), tables, computed_dtype(x)))
     told = {
         "samples": x.shape[0],
         "channels": x.shape[1],

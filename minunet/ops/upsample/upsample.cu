@@ -18,9 +18,9 @@ struct Tables {
 
 // y[n,c,i] = Σ_{t₁} w₁[i₁,t₁]·Σ_{t₂} w₂[i₂,t₂]·Σ_{t₃} w₃[i₃,t₃]·x[n,c, j₁[i₁,t₁], j₂[i₂,t₂], j₃[i₃,t₃]]: one thread for each y.
 extern "C" __global__ void resample(
-    const REAL* __restrict__ x, const Steps<5> x_steps,
+    const STORED* __restrict__ x, const Steps<5> x_steps,
     const int* __restrict__ sources, const REAL* __restrict__ weights,
-    REAL* __restrict__ y, const Steps<5> y_steps, const Tables tables)
+    STORED* __restrict__ y, const Steps<5> y_steps, const Tables tables)
 {
     const long long number = thread_number();
     if (number >= volume(tables.out) * tables.channels * tables.samples) return;

@@ -72,7 +72,7 @@ def _bad_prelu() -> Iterator[BadInput]:
 
 
 CASES = [
-    OpCase("relu", F.relu, _relu, "relu", lambda t: t.relu, _keras("relu"), _bad_inplace),
+    OpCase("relu", F.relu, _relu, "relu", lambda t: t.relu, _keras("relu"), _bad_inplace, images=(0,)),
     OpCase(
         "leaky_relu",
         F.leaky_relu,

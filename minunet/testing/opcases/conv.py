@@ -115,6 +115,7 @@ CASES = [
         _keras(transposed),
         bad_inputs=(tuple if rank != 2 else _bad_transpose if transposed else _bad_conv),
         linear=(0, 1),
+        images=(0,) if rank == 2 else (),
     )
     for transposed in (False, True)
     for rank in (1, 2, 3)
@@ -128,6 +129,7 @@ CASES = [
         ],
         "conv_transpose" if transposed else "conv",
         _torch(f"conv{'_transpose' * transposed}2d"),
+        images=(0,),
     )
     for transposed in (False, True)
 ]

@@ -33,7 +33,7 @@ def _bad(shape: tuple[int, ...]) -> Callable[[], Iterator[BadInput]]:
 
 def _row(rank: str, *shapes: tuple[int, ...]) -> OpCase:
     name = f"dropout{rank}"
-    return OpCase(name, getattr(F, name), _samples(*shapes), bad_inputs=_bad(shapes[0]), linear=(0,), random=True)
+    return OpCase(name, getattr(F, name), _samples(*shapes), bad_inputs=_bad(shapes[0]), linear=(0,), random=True, images=(0,))
 
 
 CASES = [

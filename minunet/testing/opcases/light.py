@@ -175,6 +175,7 @@ CASES = [
         lambda t: lambda *tensors, dim: t.cat(tensors, dim),
         linear=(),
         bad_inputs=_bad_cat,
+        images=(0, 1, 2),
     ),
     OpCase("reshape", lambda x, shape: F.reshape(x, shape), _reshape, "reshape", lambda t: t.reshape, linear=(0,)),
     OpCase(

@@ -194,6 +194,7 @@ CASES = [
         lambda t: t.nn.functional.cross_entropy,
         _keras_cross_entropy,
         _bad_cross_entropy,
+        images=(0,),
     ),
     OpCase("nll_loss", F.nll_loss, _class_numbers, "nll_loss", lambda t: t.nn.functional.nll_loss, bad_inputs=_bad_nll, linear=(0,)),
     OpCase(
@@ -215,6 +216,7 @@ CASES = [
         _keras_elementwise("binary_crossentropy", from_logits=True),
         _bad_elementwise,
         linear=(1,),
+        images=(0,),
     ),
     OpCase(
         "mse_loss",

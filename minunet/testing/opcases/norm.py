@@ -219,6 +219,7 @@ CASES = [
         lambda t: t.nn.functional.batch_norm,
         _keras_batch,
         _bad_batch,
+        images=(0,),
     ),
     OpCase(
         "instance_norm",
@@ -228,6 +229,7 @@ CASES = [
         lambda t: t.nn.functional.instance_norm,
         _keras_instance,
         _bad_instance,
+        images=(0,),
     ),
     OpCase(
         "group_norm",
@@ -237,6 +239,7 @@ CASES = [
         _torch_group_norm,
         _keras_groups,
         _bad_group,
+        images=(0,),
     ),
     OpCase(
         "layer_norm",
@@ -247,13 +250,21 @@ CASES = [
         _keras_layer_norm,
         _bad_layer,
     ),
-    OpCase("batch_norm with relu", _pure(F.batch_norm), _fused("training"), "batch_norm", _then_relu(lambda t: t.nn.functional.batch_norm)),
+    OpCase(
+        "batch_norm with relu",
+        _pure(F.batch_norm),
+        _fused("training"),
+        "batch_norm",
+        _then_relu(lambda t: t.nn.functional.batch_norm),
+        images=(0,),
+    ),
     OpCase(
         "instance_norm with relu",
         _pure(F.instance_norm),
         _fused("use_input_stats"),
         "instance_norm",
         _then_relu(lambda t: t.nn.functional.instance_norm),
+        images=(0,),
     ),
-    OpCase("group_norm with relu", _group_norm, _fused_group, "group_norm", _then_relu(_torch_group_norm)),
+    OpCase("group_norm with relu", _group_norm, _fused_group, "group_norm", _then_relu(_torch_group_norm), images=(0,)),
 ]

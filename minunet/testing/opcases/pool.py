@@ -107,6 +107,7 @@ def _row(name: str, rank: int) -> OpCase:
         partial(_keras, layer="Max" if largest else "Average"),
         bad_inputs=partial(_bad if largest else _bad_average, name, rank),
         linear=() if largest else (0,),
+        images=(0,) if rank == 2 else (),
     )
 
 

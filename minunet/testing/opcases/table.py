@@ -56,6 +56,7 @@ class OpCase:
     linear: positions of inputs in which the function is linear, each taken alone: checked in float32 with a step of 1.
     random: draws from the random stream (it is reseeded before each call; no comparison with other frameworks).
     tolerance32: relative tolerance of float32 results against float64.
+    images: positions of inputs that may have 16 bits; the others, its parameters, are float32 then. None named: all have one dtype.
     """
 
     name: str
@@ -68,6 +69,7 @@ class OpCase:
     linear: tuple[int, ...] = ()
     random: bool = False
     tolerance32: float = 1e-4
+    images: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.name

@@ -79,6 +79,14 @@ def _bad() -> Iterator[BadInput]:
 
 CASES = [
     OpCase(
-        "interpolate", F.interpolate, _samples, "interpolate", lambda t: t.nn.functional.interpolate, _keras, bad_inputs=_bad, linear=(0,)
+        "interpolate",
+        F.interpolate,
+        _samples,
+        "interpolate",
+        lambda t: t.nn.functional.interpolate,
+        _keras,
+        bad_inputs=_bad,
+        linear=(0,),
+        images=(0,),
     )
 ]
