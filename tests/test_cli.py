@@ -22,7 +22,7 @@ from minunet import cli, nn
 from tests.conftest import require
 
 TINY = ["--epochs", "1", "--batch-size", "2", "--crop", "16", "--base-channels", "2", "--depth", "1"]
-COMMANDS = ["demo", "train", "evaluate", "predict", "summary", "check", "bench"]
+COMMANDS = ["demo", "train", "evaluate", "predict", "denoise", "summary", "check", "bench"]
 
 
 class Said:

@@ -20,12 +20,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from minunet.optim import Optimizer
 from minunet.tensor import Tensor
 
 Metrics = dict[str, float]
+Settings = TypeVar("Settings")  # a frozen dataclass of plain numbers and texts
 
 
 class TrainingError(RuntimeError):
@@ -93,6 +94,12 @@ def one_cycle(progress: float, warm_up: float = 0.1, floor: float = 0.01) -> flo
     if progress < warm_up:
         return floor + (1 - floor) * progress / warm_up
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((progress - warm_up) / (1 - warm_up), 1)))
+
+
+def ramp_down(progress: float, share: float = 0.3) -> float:
+    """The learning rate's factor: 1, then over the last `share` of the run (½ + ½·cos πt)² down to 0, t from 0 to 1."""
+    t = max(progress - (1 - share), 0) / share
+    return (0.5 + 0.5 * math.cos(math.pi * min(t, 1))) ** 2
 
 
 def constant(progress: float) -> float:
@@ -156,9 +163,16 @@ class Trainer:
         done = (self.run.epoch + self.run.batch / len(self.loader)) / max(self.epochs, 1)
         return min(max(done, self.run.seconds / (60 * self.minutes) if self.minutes else 0.0), 1.0)
 
-    def resume(self) -> dict[str, Any]:
-        """Continues where `last.safetensors` was saved. Returns the config it was saved with."""
+    def resume(self, same: Sequence[str] = ()) -> dict[str, Any]:
+        """Continues where `last.safetensors` was saved. Returns the config it was saved with.
+
+        same: entries of the config that tell of the images; where one has changed, ValueError is raised and nothing else happens.
+        """
         saved = checkpoint.load(self.last)
+        if any(saved.config[part] != self.config[part] for part in same):
+            raise ValueError(
+                f"the images are not those the run in {str(self.out)!r} began with: put them back, or start a new run with another --out."
+            )
         saved.restore(model=self.model, optimizer=self.optimizer, rng=True)
         self.run = Run(**saved.extra["run"])
         return saved.config
@@ -274,6 +288,19 @@ class Trainer:
             f"Training stopped in {where}: {what}. Try a smaller learning rate (now {self._peak_rates[0]:g}) and look for NaN in "
             f"the images; minunet.debug() names the operation. {kept}."
         )
+
+
+def resumed_settings(kind: type[Settings], out: Path, changes: dict[str, Any], free: Collection[str]) -> Settings:
+    """The settings of the run in `out`, with those changes that a run can take on its way. free: their names."""
+    stored = checkpoint.load(out / "last.safetensors").config["settings"]
+    before = kind(**{f.name: stored[f.name] for f in fields(kind) if f.name in stored})  # type: ignore[arg-type]
+    for name, value in changes.items():
+        if name not in free and value != getattr(before, name):
+            raise ValueError(
+                f"the run in {str(out)!r} has {name}={getattr(before, name)!r} and cannot go on with {value!r}: leave the option out, "
+                "or start a new run with another --out."
+            )
+    return replace(before, **changes)  # type: ignore[type-var]
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ CuPy's own.
 from __future__ import annotations
 
 import types
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ FUNCTIONS = _names("""
     abs add all allclose any arange argmax argmin argsort array_equal ascontiguousarray bincount bitwise_and bitwise_or bitwise_xor
     broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor full
     full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or matmul max
-    maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel repeat
-    reshape right_shift roll rollaxis round searchsorted shares_memory sign sort sqrt square squeeze stack std subtract sum swapaxes take
-    take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
+    maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel real
+    repeat reshape right_shift roll rollaxis round searchsorted shares_memory sign sort sqrt square squeeze stack std subtract sum
+    swapaxes take take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
 """)
 # the same objects as NumPy's
 VALUES = _names("""
@@ -161,7 +162,7 @@ def _index(index: Any) -> Any:
 
 
 def _function(name: str) -> Any:
-    function = getattr(np, name)
+    function = attrgetter(name)(np)
     return lambda *args, **kwargs: _call(function, args, kwargs)
 
 
@@ -209,6 +210,7 @@ def module() -> types.ModuleType:
         setattr(cupy, name, getattr(np, name))
     for value in (ndarray, asarray, array, empty, empty_like, asnumpy, RawModule):
         setattr(cupy, value.__name__, value)
+    cupy.fft = types.SimpleNamespace(fftn=_function("fft.fftn"), ifftn=_function("fft.ifftn"))
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
     cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: types.SimpleNamespace(id=NUMBER, compute_capability=CAPABILITY))
