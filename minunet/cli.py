@@ -406,7 +406,8 @@ def denoise_evaluate(
     pictures: Any = data.Pictures(clean, span=denoiser.span) if noisy is None else data.PicturePairs(noisy, clean, span=denoiser.span)
     console = Console()
     table = Table("image", "PSNR noisy", "denoised", "SSIM noisy", "denoised")
-    rows, shown = [], []
+    rows: list[list[float]] = []
+    shown: list[Any] = []
     for verdict in evaluate(denoiser, pictures, seed=seed):
         rows.append([verdict.before["psnr"], verdict.after["psnr"], verdict.before["ssim"], verdict.after["ssim"]])
         table.add_row(verdict.name, *(f"{value:.{digits}f}" for value, digits in zip(rows[-1], (2, 2, 4, 4), strict=True)))
@@ -589,7 +590,7 @@ def _targets(images: list[Path], what: str, name: Callable[[Path], Path]) -> dic
     """{file to write: image file}, for files and folders of them. Nothing is overwritten, no two are written to one file."""
     from minunet.data import image_files
 
-    files = [file for path in images for file in (image_files(path) if path.is_dir() else [path])]
+    files = list(dict.fromkeys(file for path in images for file in (image_files(path) if path.is_dir() else [path])))
     targets = {name(file): file for file in files}
     for target, file in targets.items():
         if target.resolve() in {f.resolve() for f in files}:

@@ -75,18 +75,18 @@ def torch_forward(torch, weights, x):
 def test_equals_torch():
     torch = require("torch")
     mu.manual_seed(0)
-    model = Noise2NoiseUNet(3, 2)
-    x = image(2, 3, 32, 64)
+    model = Noise2NoiseUNet(3, 2).astype(np.float64)  # in float32, rounding decides who is the largest of a window
+    x = image(2, 3, 32, 64).astype(np.float64)
     weights = {name: torch.tensor(np.ascontiguousarray(p.data)).requires_grad_() for name, p in model.state_dict().items()}
     theirs = torch_forward(torch, weights, torch.from_numpy(x))
     ours = model(Tensor(x))
-    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=0, atol=2e-5)
-    gy = np.random.default_rng(1).standard_normal(ours.shape).astype(np.float32)
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=0, atol=1e-11)
+    gy = np.random.default_rng(1).standard_normal(ours.shape)
     ours.backward(gy)
     theirs.backward(torch.from_numpy(gy))
     for name, p in model.named_parameters():
         wanted = weights[name].grad.numpy()
-        np.testing.assert_allclose(p.grad, wanted, rtol=0, atol=1e-4 * abs(wanted).max(), err_msg=name)
+        np.testing.assert_allclose(p.grad, wanted, rtol=0, atol=1e-9 * abs(wanted).max(), err_msg=name)
 
 
 def test_sizes_that_do_not_fit():

@@ -20,10 +20,11 @@ class DataError(ValueError):
 class SegmentationDataset(Protocol):
     """A sequence of (image, mask). classes: how many the masks tell apart, background included."""
 
-    classes: int
     channels: int
     names: list[str]
 
+    @property
+    def classes(self) -> int: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Image, Mask]: ...
 

@@ -65,13 +65,13 @@ class Denoiser:
 
     def __call__(self, image: Array, *, tile: int = 512) -> Array:
         """image: (C, H, W) as it was read; large ones are computed in overlapping tiles."""
-        if image.ndim != 3 or len(image) != self.channels:
-            wanted = "gray images (1 channel)" if self.channels == 1 else f"images of {self.channels} channels"
-            raise ValueError(f"this model was trained on {wanted}, the image has {len(image)} channels. Convert it first.")
         return self.span.outward(self.noise.restored(self.output(self.span.inward(image), tile=tile)))
 
     def output(self, image: Array, *, tile: int = 512) -> Array:
         """What the network says to an image (C, H, W) in [−0.5, 0.5]."""
+        if image.ndim != 3 or len(image) != self.channels:
+            wanted = "gray images (1 channel)" if self.channels == 1 else f"images of {self.channels} channels"
+            raise ValueError(f"this model was trained on {wanted}, the image has {len(image)} channels. Convert it first.")
         return run_network(self.model, image, tile=tile)
 
 

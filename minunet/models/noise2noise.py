@@ -52,7 +52,7 @@ class Noise2NoiseUNet(Module):
         self.in_channels, self.out_channels, self.rank = in_channels, out_channels, rank
         layers = LAYERS[rank]
 
-        def conv(a: int, b: int) -> Module:
+        def conv(a: int, b: int) -> Any:
             return layers.Conv(a, b, 3, padding="same")
 
         self.first = conv(in_channels, 48)

@@ -170,7 +170,7 @@ class Made:
 
     def judge(self, network: Callable[[Image], Image], image: Image, other: Image, rng: Rng) -> Metrics:
         noisy, known = self.noise.trial(image, rng)
-        return scores(np.clip(self.noise.restored(network(noisy), known) + 0.5, 0, 1), image + 0.5)
+        return scores(inside(self.noise.restored(network(noisy), known) + 0.5), image + 0.5)
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,11 @@ class Single:
     def judge(self, network: Callable[[Image], Image], image: Image, other: Image, rng: Rng) -> Metrics:
         seen, targets = self.hide.pair(image, rng)
         return {"val_loss": LOSSES[self.loss](Tensor(network(seen)[None]), targets[None], 0.5).item()}
+
+
+def inside(picture: Image) -> Image:
+    """Clipped to [0, 1], as any file would be."""
+    return picture.clip(0, 1)
 
 
 def scores(picture: Image, clean: Image) -> Metrics:
@@ -358,5 +363,5 @@ def evaluate(denoiser: Denoiser, clean: data.Pictures | data.PicturePairs, *, se
         if isinstance(clean, data.Pictures):
             noisy, known = denoiser.noise.trial(image, np.random.default_rng([seed, index]))
         denoised = denoiser.noise.restored(denoiser.output(noisy), known)
-        noisy, denoised, image = noisy + 0.5, np.clip(denoised + 0.5, 0, 1), image + 0.5
-        yield Verdict(name, Restored(name, noisy, denoised, image), scores(noisy, image), scores(denoised, image))
+        restored = Restored(name, noisy + 0.5, inside(denoised + 0.5), image + 0.5)
+        yield Verdict(name, restored, scores(noisy + 0.5, image + 0.5), scores(restored.denoised, image + 0.5))
