@@ -35,6 +35,7 @@ Rng = np.random.Generator
 
 STEPS = 20_000  # of a run that has no limit of its own
 NO_LIMIT = 1_000_000  # of one that the clock ends
+HALFWAY = 0.5  # the progress at which what is held out is judged: a loss that is annealed must be the same in every epoch
 _FREE_ON_RESUME = ("steps", "minutes", "device")  # settings that a resumed run may change
 
 
@@ -186,7 +187,7 @@ class Pairs:
         return (one, two) if rng.integers(2) else (two, one)
 
     def judge(self, network: Callable[[Image], Image], image: Image, other: Image, rng: Rng) -> Metrics:
-        return {"val_loss": LOSSES[self.loss](Tensor(network(image)), other, 0.5).item()}
+        return {"val_loss": LOSSES[self.loss](Tensor(network(image)), other, HALFWAY).item()}
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class Single:
 
     def judge(self, network: Callable[[Image], Image], image: Image, other: Image, rng: Rng) -> Metrics:
         seen, targets = self.hide.pair(image, rng)
-        return {"val_loss": LOSSES[self.loss](Tensor(network(seen)[None]), targets[None], 0.5).item()}
+        return {"val_loss": LOSSES[self.loss](Tensor(network(seen)[None]), targets[None], HALFWAY).item()}
 
 
 def inside(picture: Image) -> Image:
@@ -311,6 +312,16 @@ def validate(model: Module, prepared: Prepared) -> Metrics:
     return {name: float(np.mean([metrics[name] for metrics in each])) for name in each[0]}
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A noisy image (C, H, W), what the network made of it, and the clean one where it is known; values in [0, 1]."""
+
+    name: str
+    noisy: Image
+    denoised: Image
+    clean: Image | None = None
+
+
 def draw(run: Run, denoiser: Denoiser, prepared: Prepared, out: Path, count: int = 3) -> None:
     """curves.png, and denoised.png for some of the held-out pictures."""
     from minunet.train.pictures import draw_curves, draw_restored  # noqa: PLC0415  loads matplotlib
@@ -329,16 +340,6 @@ def draw(run: Run, denoiser: Denoiser, prepared: Prepared, out: Path, count: int
         else:
             examples.append(Restored(dataset.names[index], image + 0.5, denoiser.output(image) + 0.5))
     draw_restored(examples, out / "denoised.png")
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A noisy image (C, H, W), what the network made of it, and the clean one where it is known; values in [0, 1]."""
-
-    name: str
-    noisy: Image
-    denoised: Image
-    clean: Image | None = None
 
 
 @dataclass(frozen=True)
