@@ -397,18 +397,17 @@ def denoise_evaluate(
     denoiser = Denoiser.load(model, device)
     if noise is not None and noisy is not None:
         raise ValueError("--noisy and --noise are two sources of noise: give one.")
-    if noise is not None:
-        if noise not in data.NOISES:
-            raise ValueError(f"there is no noise {noise!r}: choose {', '.join(data.NOISES)}.")
-        denoiser.noise = data.NOISES[noise]()
-    if noisy is None and type(denoiser.noise) is data.Noise:
+    if noise is not None and noise not in data.NOISES:
+        raise ValueError(f"there is no noise {noise!r}: choose {', '.join(data.NOISES)}.")
+    made = data.NOISES[noise]() if noise else denoiser.noise
+    if noisy is None and type(made) is data.Noise:
         raise ValueError("this model was trained on real noise, which cannot be made: give --noisy DIR, or --noise NAME.")
     pictures: Any = data.Pictures(clean, span=denoiser.span) if noisy is None else data.PicturePairs(noisy, clean, span=denoiser.span)
     console = Console()
     table = Table("image", "PSNR noisy", "denoised", "SSIM noisy", "denoised")
     rows: list[list[float]] = []
     shown: list[Any] = []
-    for verdict in evaluate(denoiser, pictures, seed=seed):
+    for verdict in evaluate(denoiser, pictures, noise=made, seed=seed):
         rows.append([verdict.before["psnr"], verdict.after["psnr"], verdict.before["ssim"], verdict.after["ssim"]])
         table.add_row(verdict.name, *(f"{value:.{digits}f}" for value, digits in zip(rows[-1], (2, 2, 4, 4), strict=True)))
         if len(shown) < 3:

@@ -17,42 +17,15 @@ from PIL import Image as Picture
 import minunet as mu
 from minunet import checkpoint, cli, data, metrics, nn
 from minunet.data import NOISES, DataError, PicturePairs, Pictures, Span
+from minunet.data.noise.rendering import light
 from minunet.inference import Denoiser, write_image
 from minunet.models import Noise2NoiseUNet
 from minunet.train import noise2noise
 from minunet.train.loop import ramp_down
 from minunet.train.noise2noise import LOSSES, Made, Settings, prepare, train
+from tests.conftest import assert_refused
 
 TINY = ["--steps", "2", "--batch-size", "2", "--crop", "32"]
-
-
-class Said:
-    """What a run of the command left: exit code, stdout, stderr."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def minunet(capfd, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def run(*arguments: object) -> Said:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in arguments])
-        return Said(ended.value.code or 0, *capfd.readouterr())
-
-    return run
-
-
-def assert_refused(said: Said, pattern: str) -> None:
-    """Exit code 2, one sentence on stderr, no traceback."""
-    assert said.code == 2, said.out + said.err
-    assert re.search(pattern, said.err), said.err
-    assert said.err.startswith("minunet: ")
-    assert said.err.count("\n") == 1
 
 
 def scene(index: int, size: tuple[int, int] = (40, 48), channels: int = 1):
@@ -269,6 +242,18 @@ def test_apply_keeps_values(tmp_path, monkeypatch):
         np.testing.assert_allclose(data.read_image(tmp_path / name), image, atol=2e-7, err_msg=name)
     write_image(tmp_path / "d.png", image * 3 - 1, np.dtype(np.uint8))
     np.testing.assert_allclose(data.read_image(tmp_path / "d.png"), np.clip(image * 3 - 1, 0, 1), atol=0.51 / 255)
+
+
+def test_evaluate_reads_the_output_as_the_network_was_trained(photos, monkeypatch):
+    """A network that was trained on light and says the right light is right, whatever noise it is judged with."""
+    pictures = Pictures(photos)
+    for made in (None, NOISES["gaussian"]()):
+        answers = (light(pictures.image(i) + 0.5) for i in range(len(pictures)))
+        monkeypatch.setattr(Denoiser, "output", lambda self, image, *, tile=512, answers=answers: next(answers))
+        denoiser = Denoiser(Noise2NoiseUNet(1, 1), channels=1, noise=NOISES["rendering"]())
+        verdicts = list(noise2noise.evaluate(denoiser, pictures, noise=made))
+        assert min(v.after["psnr"] for v in verdicts) > 60
+        assert max(v.before["psnr"] for v in verdicts) < 30
 
 
 def test_large_images_are_tiled():

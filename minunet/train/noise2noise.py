@@ -352,17 +352,21 @@ class Verdict:
     after: Metrics
 
 
-def evaluate(denoiser: Denoiser, clean: data.Pictures | data.PicturePairs, *, seed: int = 0) -> Iterator[Verdict]:
+def evaluate(
+    denoiser: Denoiser, clean: data.Pictures | data.PicturePairs, *, noise: data.Noise | None = None, seed: int = 0
+) -> Iterator[Verdict]:
     """PSNR and SSIM before and after, for each picture.
 
-    clean: pictures, to which noise is added that the network was trained to remove, at the tested strength and not clipped; or pairs
-    (noisy, clean). The denoised picture is clipped to [0, 1], as any file would be; the noisy one is left as it is.
+    clean: pictures, to which noise is added at its tested strength and not clipped; or pairs (noisy, clean). noise: None is the one that
+    the network was trained to remove. The denoised picture is clipped to [0, 1], as any file would be; the noisy one is left as it is.
     """
+    made = noise or denoiser.noise
     for index, name in enumerate(clean.names):
         noisy, image = clean[index]
         known = None
         if isinstance(clean, data.Pictures):
-            noisy, known = denoiser.noise.trial(image, np.random.default_rng([seed, index]))
+            noisy, known = made.trial(image, np.random.default_rng([seed, index]))
+        known = known if type(made) is type(denoiser.noise) else None  # of another noise the network's output knows nothing
         denoised = denoiser.noise.restored(denoiser.output(noisy), known)
         restored = Restored(name, noisy + 0.5, inside(denoised + 0.5), image + 0.5)
         yield Verdict(name, restored, scores(noisy + 0.5, image + 0.5), scores(restored.denoised, image + 0.5))
