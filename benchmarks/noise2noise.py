@@ -91,7 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=40, help="of training, for each side (default: 40)")
     parser.add_argument("--threads", type=int, default=1, help="of both sides (default: 1)")
-    parser.add_argument("--quick", action="store_true", help="half a minute a side: shows that all works, not what comes of it")
+    parser.add_argument("--every", type=int, default=250, help="steps between two points of the curve (default: 250)")
+    parser.add_argument("--quick", action="store_true", help="three steps a side: shows that all works, not what comes of it")
     parser.add_argument("--out", type=Path, help="the folder for the result; needed with --quick, which leaves the kept one alone")
     parser.add_argument("--request", type=json.loads, help=argparse.SUPPRESS)  # of `in_a_process`
     asked = parser.parse_args()
@@ -100,7 +101,9 @@ def main() -> None:
         return
     if asked.quick and asked.out is None:
         parser.error("--quick measures nothing that should be kept: say with --out DIR where its file goes.")
-    minutes, every = (0.5, 25) if asked.quick else (asked.minutes, 250)
+    for name in ("bsd_train400", "set12"):
+        folder(name)  # before time is spent
+    minutes, every = (0.001, 3) if asked.quick else (asked.minutes, asked.every)
     found = [in_a_process(target=target, threads=asked.threads, minutes=minutes, every=every) for target in TARGETS]
     for run in (each["run"] for each in found):
         scores = run["set12"]

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from minunet.train.loop import ramp_down
 from minunet.train.noise2noise import LOSSES, Made, Settings, prepare, train
 from tests.conftest import assert_refused
 
+ROOT = Path(__file__).parents[1]
 TINY = ["--steps", "2", "--batch-size", "2", "--crop", "32"]
 
 
@@ -399,3 +402,30 @@ def test_a_full_disk_while_saving(minunet, photos, model, monkeypatch):
     said = minunet("denoise", "train", photos, "--noise", "gaussian", "--out", model.parent / "full", *TINY)
     assert_refused(said, "No space left on device")
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+# the benchmark
+
+
+def run_script(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "noise2noise.py"), *map(str, arguments)]
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "dumb"} | environment
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+
+
+def test_the_benchmark_trains_both_sides_and_keeps_their_curves(tmp_path):
+    make_folder(tmp_path / "bsd_train400")
+    make_folder(tmp_path / "set12", count=2)
+    said = run_script("--quick", "--out", tmp_path, MINUNET_DATA=str(tmp_path))
+    assert said.returncode == 0, said.stderr
+    found = json.loads((tmp_path / "noise2noise.json").read_text())
+    assert found["quick"]
+    assert [run["target"] for run in found["runs"]] == [row["target"] for row in found["rows"]] == ["noisy", "clean"]
+    assert [row["steps"] for row in found["rows"]] == [3, 3]
+    assert found["runs"][0]["set12"]["before psnr"] == pytest.approx(20.17, abs=0.2)
+    assert str(tmp_path) not in json.dumps(found)
+
+
+def test_the_benchmark_says_what_is_missing(tmp_path):
+    assert "--quick measures nothing that should be kept" in run_script("--quick").stderr
+    assert "There is no data set 'bsd_train400'" in run_script("--quick", "--out", tmp_path, MINUNET_DATA=str(tmp_path)).stderr
