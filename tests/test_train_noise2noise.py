@@ -153,8 +153,21 @@ def test_the_validation_noise_is_the_same_every_time(photos):
     assert noise2noise.validate(prepared.model, prepared) == noise2noise.validate(prepared.model, prepared)
 
 
+def test_a_run_that_the_clock_ends(minunet, photos, tmp_path):
+    settings = Settings(str(photos), noise="gaussian", minutes=0.02, every=1, batch_size=2, crop=32)
+    run, reason = train(settings, tmp_path / "run")
+    assert reason == "time"
+    factors = [row["learning_rate"] / settings.learning_rate for row in run.history]
+    assert factors[0] == 1
+    assert sorted(factors, reverse=True) == factors
+    said = minunet("denoise", "train", "--resume", "--out", tmp_path / "run", "--minutes", 0.025)
+    assert said.code == 0, said.err
+    assert "another epoch would not fit" in said.out
+
+
 def test_a_limit_of_time_alone_has_no_limit_of_steps(photos):
-    assert prepare(Settings(str(photos), noise="gaussian", minutes=1.0)).epochs == noise2noise.NO_LIMIT // 500
+    timed = prepare(Settings(str(photos), noise="gaussian", minutes=1.0))
+    assert (timed.epochs, len(timed.loader)) == (None, 500)
     prepared = prepare(Settings(str(photos), noise="gaussian", steps=1201))
     assert (prepared.epochs, len(prepared.loader)) == (3, 401)
 

@@ -108,7 +108,8 @@ def constant(progress: float) -> float:
 
 
 class Trainer:
-    """Trains `model` for `epochs`, or until `minutes` are spent, or until `monitor` has not improved for `patience` epochs.
+    """Trains `model` for `epochs`, or until `minutes` are spent, or until `monitor` has not improved for `patience` epochs. Where the
+    clock alone is to end it, `epochs` is None.
 
     loss: (model output, targets) → scalar tensor. validate: (model) → metrics, called after each epoch in eval mode.
     schedule: progress in [0, 1] → factor of the optimiser's learning rate, set before each batch. Progress is the share
@@ -126,7 +127,7 @@ class Trainer:
         validate: Callable[[Module], Metrics],
         *,
         out: Path,
-        epochs: int,
+        epochs: int | None,
         monitor: str,
         higher_is_better: bool = True,
         minutes: float | None = None,
@@ -138,6 +139,8 @@ class Trainer:
     ) -> None:
         if len(loader) == 0:
             raise ValueError("Trainer: the loader has no batch. Use a smaller batch size or more images.")
+        if epochs is None and minutes is None:
+            raise ValueError("Trainer: a run ends after epochs or after minutes: give one of the two.")
         self.model, self.optimizer, self.loss, self.loader, self.validate = model.to(device), optimizer, loss, loader, validate
         self.out, self.epochs, self.minutes, self.patience = Path(out), epochs, minutes, patience
         self.monitor, self.higher_is_better = monitor, higher_is_better
@@ -160,7 +163,7 @@ class Trainer:
     @property
     def progress(self) -> float:
         """0 at the start of the run, 1 at its end."""
-        done = (self.run.epoch + self.run.batch / len(self.loader)) / max(self.epochs, 1)
+        done = 0.0 if self.epochs is None else (self.run.epoch + self.run.batch / len(self.loader)) / max(self.epochs, 1)
         return min(max(done, self.run.seconds / (60 * self.minutes) if self.minutes else 0.0), 1.0)
 
     def resume(self, same: Sequence[str] = ()) -> dict[str, Any]:
@@ -197,7 +200,7 @@ class Trainer:
         run = self.run
         if run.batch:  # the middle of an epoch
             return None
-        if run.epoch >= self.epochs:
+        if self.epochs is not None and run.epoch >= self.epochs:
             return "finished"
         if self.minutes and run.history and run.seconds + run.history[-1]["seconds"] > 60 * self.minutes:
             return "time"  # another epoch would not fit

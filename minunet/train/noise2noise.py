@@ -34,7 +34,6 @@ from minunet.train.loop import Display, Metrics, Run, Trainer, ramp_down, resume
 Rng = np.random.Generator
 
 STEPS = 20_000  # of a run that has no limit of its own
-NO_LIMIT = 1_000_000  # of one that the clock ends
 HALFWAY = 0.5  # the progress at which what is held out is judged: a loss that is annealed must be the same in every epoch
 _FREE_ON_RESUME = ("steps", "minutes", "device")  # settings that a resumed run may change
 
@@ -226,7 +225,7 @@ class Prepared:
     loader: data.DataLoader
     validation_set: data.Subset
     task: Task
-    epochs: int
+    epochs: int | None
     config: dict[str, Any]
 
 
@@ -244,8 +243,8 @@ def prepare(settings: Settings) -> Prepared:
     training_set, validation_set = data.split(pictures, fraction, settings.seed)
     manual_seed(settings.seed)
     shape = {"in_channels": pictures.channels, "out_channels": pictures.channels}
-    steps = settings.steps or (NO_LIMIT if settings.minutes else STEPS)
-    epochs = -(-steps // settings.every)
+    steps = settings.steps or (None if settings.minutes else STEPS)
+    epochs = -(-steps // settings.every) if steps else None
     loader = data.DataLoader(
         training_set,
         settings.batch_size,
@@ -253,7 +252,7 @@ def prepare(settings: Settings) -> Prepared:
         augment=task,
         crop=(settings.crop,) * 2,
         seed=settings.seed,
-        batches=-(-steps // epochs),
+        batches=-(-steps // epochs) if steps and epochs else settings.every,
     )
     config = {
         "task": "denoising",
