@@ -24,7 +24,7 @@ from minunet.inference import Denoiser, write_image
 from minunet.models import Noise2NoiseUNet
 from minunet.train import noise2noise
 from minunet.train.loop import ramp_down
-from minunet.train.noise2noise import LOSSES, Made, Settings, prepare, train
+from minunet.train.noise2noise import LOSSES, Made, Pairs, Settings, prepare, train
 from tests.conftest import assert_refused
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +90,22 @@ def test_a_noise_has_a_loss_that_takes_its_targets(name):
     at_clean, beside = (loss(clean + mu.Tensor(shift), target[None], 0.25).item() for shift in (0 * wrong, wrong))
     assert seen.shape == image.shape
     assert at_clean < 1e-6 < beside
+
+
+def test_either_of_a_pair_is_the_target():
+    one, two, rng = scene(0), scene(0) + 2, np.random.default_rng(0)
+    drawn = [Pairs("l2")(one, two, rng, (32, 32)) for _ in range(20)]
+    np.testing.assert_allclose([abs(target - seen) for seen, target in drawn], 2, atol=1e-6)
+    assert 3 < sum(target.mean() > seen.mean() for seen, target in drawn) < 17
+
+
+def test_target_clean_reaches_the_loader(photos):
+    for target, spread in (("clean", False), ("noisy", True)):
+        prepared = prepare(Settings(str(photos), noise="gaussian", target=target, steps=3, batch_size=4, crop=32))
+        targets = np.concatenate([targets for _, targets in prepared.loader])
+        inputs = np.concatenate([inputs for inputs, _ in prepared.loader])
+        assert (abs(targets).max() > 0.6) == spread
+        assert abs(inputs).max() > 0.6
 
 
 # the task as a whole

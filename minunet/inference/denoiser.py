@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minunet import checkpoint
 from minunet.arrays import to_device
 from minunet.autograd import no_grad
 from minunet.data import NOISES, Noise, Span
+from minunet.data.dataset import Image
 from minunet.inference.tiles import predict_tiles
 from minunet.models import Noise2NoiseUNet, SharedNoise2NoiseUNet, load_noise2noise
 from minunet.models.noise2noise import MULTIPLE
 from minunet.nn import Module
 from minunet.tensor import Tensor
-
-Array = np.ndarray[Any, Any]
 
 
 class Denoiser:
@@ -63,11 +60,11 @@ class Denoiser:
         denoiser.config = config
         return denoiser
 
-    def __call__(self, image: Array, *, tile: int = 512) -> Array:
+    def __call__(self, image: Image, *, tile: int = 512) -> Image:
         """image: (C, H, W) as it was read; large ones are computed in overlapping tiles."""
         return self.span.outward(self.noise.restored(self.output(self.span.inward(image), tile=tile)))
 
-    def output(self, image: Array, *, tile: int = 512) -> Array:
+    def output(self, image: Image, *, tile: int = 512) -> Image:
         """What the network says to an image (C, H, W) in [−0.5, 0.5]."""
         if image.ndim != 3 or len(image) != self.channels:
             wanted = "gray images (1 channel)" if self.channels == 1 else f"images of {self.channels} channels"
@@ -75,11 +72,11 @@ class Denoiser:
         return run_network(self.model, image, tile=tile)
 
 
-def run_network(model: Module, image: Array, *, tile: int) -> Array:
+def run_network(model: Module, image: Image, *, tile: int) -> Image:
     """(C, H, W) → (C', H, W), without a graph. One that fits into a tile is computed whole; only between tiles is there a margin."""
     device = next(model.parameters()).device
 
-    def predict(images: Array) -> Array:
+    def predict(images: Image) -> Image:
         return to_device(model(Tensor(to_device(images, device))).data, "cpu")
 
     margin = 64 if max(image.shape[1:]) > tile else 0
