@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="minunet",
-    help="Learn, check, measure and train UNet: image segmentation from scratch.",
+    help="Learn, check, measure and train UNet: image segmentation and denoising from scratch.",
     epilog="[bold]Examples[/]\n\n"
     "minunet demo\n\n"
     "minunet train --images photos --masks masks --out my-model\n\n"
-    "minunet predict my-model new-photos --out new-masks",
+    "minunet predict my-model new-photos --out new-masks\n\n"
+    "minunet denoise train photos --noise gaussian --out my-denoiser",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+denoise = typer.Typer(help="Remove noise: train without clean images, apply, evaluate.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(denoise, name="denoise")
 
 Source = Annotated[
     str | None, typer.Argument(metavar="SOURCE", help="isbi2012, dsb2018 or cells (generated). For your own images leave it out.")
@@ -175,11 +178,7 @@ def train(
     given = {name: None if value == "none" else value for name, value in options.items() if value is not None}
     source = _which_source(source, images, masks) if not (resume and out) or source or images or masks else None
     out = out or Path(f"minunet-{'model' if source == 'folder' else source}")
-    started = (out / "last.safetensors").exists()
-    if resume and not started:
-        raise ValueError(f"there is no run to resume in {str(out)!r}: it has no last.safetensors. Leave --resume out to start one.")
-    if started and not resume:
-        raise ValueError(f"{str(out)!r} holds a run already: continue it with --resume, or choose another --out.")
+    _check_run(out, resume)
     settings = resumed(out, given | ({"source": source} if source else {})) if resume else preset(str(source), **given)
     console = Console()
     run, reason = run_training(settings, out, resume=resume, display=_display(console))
@@ -187,8 +186,7 @@ def train(
         where = settings.source if settings.source != "folder" else f"--images {settings.images} --masks {settings.masks}"
         _say(console, f"Stopped and saved in epoch {run.epoch + 1}. Continue with: minunet train {where} --out {out} --resume")
         raise typer.Exit(130)
-    _say(console, f"\nEnded: {_REASONS[reason]}. The best epoch was {run.best_epoch}:")
-    _best_row(console, run)
+    _ended(console, run, reason, _SEGMENTATION)
     _files(console, out)
     _say(console, f"\nMasks for new images:  minunet predict {out} IMAGE… --out masks")
 
@@ -257,7 +255,7 @@ def predict(
     import numpy as np
 
     from minunet import inference
-    from minunet.data import image_files, read_image
+    from minunet.data import read_image
 
     segmenter = inference.Segmenter.load(model, device)
     binary = len(segmenter.class_names) == 2
@@ -266,14 +264,7 @@ def predict(
             "--min-size, --fill-holes, --largest and --instances work on one class of objects, "
             f"this model has {len(segmenter.class_names) - 1}."
         )
-    files = [file for path in images for file in (image_files(path) if path.is_dir() else [path])]
-    targets = {inference.mask_path(file, out): file for file in files}
-    for target, file in targets.items():
-        if target.resolve() in {f.resolve() for f in files}:
-            raise ValueError(f"the mask of {str(file)!r} would overwrite the image: choose another --out.")
-    if len(targets) < len(files):
-        twice = next(file for file in files if targets[inference.mask_path(file, out)] != file)
-        raise ValueError(f"two images would be written to {str(inference.mask_path(twice, out))!r}: predict them into different folders.")
+    targets = _targets(images, "mask", lambda file: inference.mask_path(file, out))
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     for target, file in targets.items():
@@ -290,6 +281,144 @@ def predict(
         what = segmenter.class_names[1] if binary else "object"
         found = f"  {count} objects" if binary else ""
         _say(console, f"{target}  {classes.shape[1]}×{classes.shape[0]}  {np.mean(classes > 0):.1%} {what}{found}")
+
+
+@denoise.command("train")
+def denoise_train(
+    images: Annotated[
+        Path | None, typer.Argument(metavar="IMAGES", help="A folder of PNG, TIFF or JPEG files. With --resume it may be left out.")
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(help="The images are clean; make this noise: gaussian, brown, poisson, bernoulli, text, impulse, rendering, mri."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="With --noise: learn from noisy or clean targets. [dim]\\[default: noisy][/]")] = None,
+    second: Annotated[
+        Path | None, typer.Option(help="The images are noisy; here are others of the same scenes, under the same names.")
+    ] = None,
+    blind_spot: Annotated[bool, typer.Option("--blind-spot", help="The images are noisy, and each scene was taken once.")] = False,
+    out: Annotated[Path, typer.Option(help="The run's folder: checkpoints, logs, pictures.")] = Path("minunet-denoiser"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Limit of steps. [dim]\\[default: 20000, or none with --minutes][/]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit; the learning rate falls to its end within it.")] = None,
+    loss: Annotated[str | None, typer.Option(help="With --second: l2, l1 or l0. [dim]\\[default: l2][/]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows a step.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the random window taken from an image, divisible by 32.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of the images held out to measure on, 16 at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda where a GPU is present.")] = None,
+) -> None:
+    """Train a network to denoise: with noise that is made, with pairs of noisy images, or with single ones.
+
+    [dim]minunet denoise train photos --noise gaussian[/]
+
+    [dim]minunet denoise train first --second second[/]
+
+    [dim]minunet denoise train noisy --blind-spot[/]
+    """
+    from minunet.train import noise2noise
+
+    options: dict[str, Any] = {
+        "images": images and str(images),
+        "noise": noise,
+        "target": target,
+        "second": second and str(second),
+        "blind_spot": blind_spot or None,
+        "steps": steps,
+        "minutes": minutes,
+        "loss": loss,
+        "batch_size": batch_size,
+        "crop": crop,
+        "learning_rate": lr,
+        "val_fraction": val_fraction,
+        "seed": seed,
+        "device": device,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    _check_run(out, resume)
+    if images is None and not resume:
+        raise ValueError("say which folder holds the images: minunet denoise train DIR, with --noise NAME, --second DIR or --blind-spot.")
+    settings = noise2noise.resumed(out, given) if resume else noise2noise.Settings(**given)
+    metrics = {"psnr": "PSNR", "ssim": "SSIM"} if settings.noise else {"val_loss": "val loss"}
+    console = Console()
+    run, reason = noise2noise.train(settings, out, resume=resume, display=_display(console, metrics))
+    if reason == "interrupted":
+        _say(console, f"Stopped and saved in epoch {run.epoch + 1}. Continue with: minunet denoise train --out {out} --resume")
+        raise typer.Exit(130)
+    _ended(console, run, reason, metrics)
+    _files(console, out)
+    _say(console, f"\nDenoise other images:  minunet denoise apply {out} IMAGE… --out clean")
+
+
+@denoise.command("apply")
+def denoise_apply(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or weights as .npz.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, or folders of them; any size.")],
+    out: Annotated[Path, typer.Option(help="The folder for the denoised images.")],
+    device: Device = "cpu",
+) -> None:
+    """Write each image without its noise, in its format, size and bit depth.
+
+    [dim]minunet denoise apply minunet-denoiser photo.png --out clean[/]
+    """
+    from minunet.data import pixel_type, read_image
+    from minunet.inference import Denoiser, write_image
+
+    denoiser = Denoiser.load(model, device)
+    targets = _targets(images, "result", lambda file: out / file.name)
+    console = Console()
+    for target, file in targets.items():
+        clean = denoiser(read_image(file))
+        out.mkdir(parents=True, exist_ok=True)
+        write_image(target, clean, pixel_type(file))
+        _say(console, f"{target}  {clean.shape[2]}×{clean.shape[1]}")
+
+
+@denoise.command("evaluate")
+def denoise_evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or weights as .npz.")],
+    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="A folder of clean images.")],
+    noisy: Annotated[
+        Path | None, typer.Option(help="Their noisy versions, under the same names. [dim]\\[default: noise is made][/]")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help="The noise to make. [dim]\\[default: that of the training][/]")] = None,
+    picture: Annotated[Path, typer.Option(help="Where to draw noisy, denoised, clean and difference.")] = Path("denoised.png"),
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Measure a model against clean images: PSNR and SSIM, before and after.
+
+    [dim]minunet denoise evaluate minunet-denoiser test-photos[/]
+    """
+    from minunet import data
+    from minunet.inference import Denoiser
+    from minunet.train.noise2noise import evaluate
+    from minunet.train.pictures import draw_restored
+
+    denoiser = Denoiser.load(model, device)
+    if noise is not None and noisy is not None:
+        raise ValueError("--noisy and --noise are two sources of noise: give one.")
+    if noise is not None and noise not in data.NOISES:
+        raise ValueError(f"there is no noise {noise!r}: choose {', '.join(data.NOISES)}.")
+    made = data.NOISES[noise]() if noise else denoiser.noise
+    if noisy is None and type(made) is data.Noise:
+        raise ValueError("this model was trained on real noise, which cannot be made: give --noisy DIR, or --noise NAME.")
+    pictures: Any = data.Pictures(clean, span=denoiser.span) if noisy is None else data.PicturePairs(noisy, clean, span=denoiser.span)
+    console = Console()
+    table = Table("image", "PSNR noisy", "denoised", "SSIM noisy", "denoised")
+    rows: list[list[float]] = []
+    shown: list[Any] = []
+    for verdict in evaluate(denoiser, pictures, noise=made, seed=seed):
+        rows.append([verdict.before["psnr"], verdict.after["psnr"], verdict.before["ssim"], verdict.after["ssim"]])
+        table.add_row(verdict.name, *(f"{value:.{digits}f}" for value, digits in zip(rows[-1], (2, 2, 4, 4), strict=True)))
+        if len(shown) < 3:
+            shown.append(verdict.restored)
+    console.print(table)
+    mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    _say(console, f"mean over {len(rows)} images: PSNR {mean[0]:.2f} → {mean[1]:.2f} dB, SSIM {mean[2]:.4f} → {mean[3]:.4f}")
+    draw_restored(shown, picture)
+    _say(console, f"{picture}  noisy, denoised, clean, difference")
 
 
 @app.command()
@@ -449,10 +578,37 @@ def _which_source(source: str | None, images: Path | None, masks: Path | None) -
     return source or "folder"
 
 
-def _display(console: Console) -> Any:
+def _check_run(out: Path, resume: bool) -> None:
+    """A run is resumed where there is one, and started where there is none."""
+    started = (out / "last.safetensors").exists()
+    if resume and not started:
+        raise ValueError(f"there is no run to resume in {str(out)!r}: it has no last.safetensors. Leave --resume out to start one.")
+    if started and not resume:
+        raise ValueError(f"{str(out)!r} holds a run already: continue it with --resume, or choose another --out.")
+
+
+def _targets(images: list[Path], what: str, name: Callable[[Path], Path]) -> dict[Path, Path]:
+    """{file to write: image file}, for files and folders of them. Nothing is overwritten, no two are written to one file."""
+    from minunet.data import image_files
+
+    files = list(dict.fromkeys(file for path in images for file in (image_files(path) if path.is_dir() else [path])))
+    targets = {name(file): file for file in files}
+    for target, file in targets.items():
+        if target.resolve() in {f.resolve() for f in files}:
+            raise ValueError(f"the {what} of {str(file)!r} would overwrite the image: choose another --out.")
+    if len(targets) < len(files):
+        twice = next(file for file in files if targets[name(file)] != file)
+        raise ValueError(f"two images would be written to {str(name(twice))!r}: write them into different folders.")
+    return targets
+
+
+_SEGMENTATION = {"val_loss": "val loss", "pixel_error": "pixel error", "dice": "Dice", "iou": "IoU"}  # metrics and their headings
+
+
+def _display(console: Console, metrics: dict[str, str] = _SEGMENTATION) -> Any:
     from minunet.train.display import LiveDisplay
 
-    return LiveDisplay(console, {"val_loss": "val loss", "pixel_error": "pixel error", "dice": "Dice", "iou": "IoU"})
+    return LiveDisplay(console, metrics)
 
 
 def _say(console: Console, text: str) -> None:
@@ -460,9 +616,11 @@ def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _best_row(console: Console, run: Run) -> None:
+def _ended(console: Console, run: Run, reason: str, metrics: dict[str, str]) -> None:
+    """Why it ended, and the best epoch's metrics."""
     best = run.history[run.best_epoch - 1]
-    _say(console, "  ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in ("val_loss", "pixel_error", "dice", "iou")))
+    _say(console, f"\nEnded: {_REASONS[reason]}. The best epoch was {run.best_epoch}:")
+    _say(console, "  ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in metrics))
 
 
 def _files(console: Console, out: Path) -> None:
@@ -470,6 +628,7 @@ def _files(console: Console, out: Path) -> None:
         "best.safetensors": "the model",
         "last.safetensors": "the end of the run, to resume from",
         "predictions.png": "image, truth, probability, agreement",
+        "denoised.png": "noisy, denoised, and how they differ",
         "curves.png": "loss and scores over the epochs",
         "metrics.csv": "the same as numbers, also metrics.json",
     }

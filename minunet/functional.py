@@ -9,6 +9,7 @@ from minunet.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_tran
 from minunet.ops.dropout import dropout, dropout1d, dropout2d, dropout3d
 from minunet.ops.elementwise import absolute as abs  # noqa: A004
 from minunet.ops.elementwise import clip, exp, log, maximum, minimum, sqrt
+from minunet.ops.fourier import fourier_filter
 from minunet.ops.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -52,6 +53,7 @@ __all__ = [
     "elu",
     "exp",
     "flatten",
+    "fourier_filter",
     "group_norm",
     "instance_norm",
     "interpolate",

@@ -1,7 +1,8 @@
-"""Losses for segmentation: logits (N, C, *spatial) and a class map (N, *spatial) of integers in, one number out.
+"""Losses for segmentation and for restoration, one number out.
 
-What a channel means is read from their number: one channel is the logit of class 1 against class 0, p₁ = sigmoid(z); two or
-more are one class each, p = softmax(z). No loss wants probabilities: from logits the logarithms are exact where p is 0 or 1.
+Segmentation takes logits (N, C, *spatial) and a class map (N, *spatial) of integers. What a channel means is read from their number:
+one channel is the logit of class 1 against class 0, p₁ = sigmoid(z); two or more are one class each, p = softmax(z). No loss wants
+probabilities: from logits the logarithms are exact where p is 0 or 1.
 
 Two formulas of the lecture differ from what the field calls by the same names. Both forms are here; N counts pixels, |C| classes:
 
@@ -11,12 +12,21 @@ Two formulas of the lecture differ from what the field calls by the same names. 
 
 where p_i is the probability of pixel i's true class and g is 1 for it, 0 for the others. The first differs by a factor: the same
 minimum, a learning rate divided by |C|. The second is another loss: see `lecture_dice_loss`.
+
+Restoration takes an image f and a target y of one shape, (N, C, *spatial). Where the target is noisy, the loss decides what is learned:
+the value f with the smallest expected loss over all targets that may come for one input (Lehtinen et al. 2018, arXiv:1803.04189)
+
+    squared_error    (f − y)²                 the mean of the targets
+    absolute_error   |f − y|                  their median
+    annealed_error   (|f − y| + ε)^γ, γ 2→0   their mode
+    hdr_error        (f − y)²/(f + 0.01)²     the mean, errors counted relative to the brightness
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from minunet import functional as F
 from minunet.arrays import Array, array_module, computed_dtype, is_array
 from minunet.ops.losses import NOTHING, CrossEntropy, Dice, where_known
 from minunet.shapes import sizes_text
@@ -141,6 +151,58 @@ def lecture_dice_loss(logits: Tensor, target: Any) -> Tensor:
     entropy = where_known(entropy, unknown, lambda: _refuse_unknown("lecture_dice_loss", logits, target, None))
     p = (-entropy).exp()  # (N, *spatial)
     return 1 - (2 * p / (p + 1)).mean() / max(logits.shape[1], 2)
+
+
+def squared_error(output: Tensor, target: Any, *, mask: Any = None) -> Tensor:
+    """L2: L = mean (f − y)². With a mask, of 0 and 1 or of weights: L = Σ m·(f − y)² / Σ m, and 0 where all of m is 0.
+
+    The mask is broadcast to the target's shape. A pixel it leaves out has no gradient: it may hold anything but NaN.
+    """
+    target = _like(output, target, "squared_error")
+    if mask is None:
+        return F.mse_loss(output, target)
+    xp = array_module(output.data)
+    weight = Tensor(xp.broadcast_to(_on_device(output, mask).astype(output.dtype), output.shape))
+    total = float(weight.data.sum())
+    return F.mse_loss(output, target, reduction="sum", weight=weight) / (total or 1.0)
+
+
+def absolute_error(output: Tensor, target: Any) -> Tensor:
+    """L1: L = mean |f − y|."""
+    return F.l1_loss(output, _like(output, target, "absolute_error"))
+
+
+def annealed_error(output: Tensor, target: Any, *, gamma: float, epsilon: float = 1e-8) -> Tensor:
+    """L0 in the limit: L = mean (|f − y| + ε)^γ, γ falling from 2 to 0 during training.
+
+    At γ = 2 it is L2, at 1 L1. Near 0 it counts the elements that are not hit, whatever they miss by, so that targets which are far off
+    have no say; started there it would have no slope to follow. Lehtinen et al. 2018, section 3.2.
+    """
+    if gamma < 0:
+        raise ValueError(f"annealed_error: gamma falls from 2 to 0, got {gamma}.")
+    return ((F.abs(output - _like(output, target, "annealed_error")) + epsilon) ** gamma).mean()
+
+
+def hdr_error(output: Tensor, target: Any, *, floor: float = 0.01) -> Tensor:
+    """L = mean (f − y)² / (f + 0.01)², the divisor held fixed in the gradient: ∂f = 2·(f − y)/(f + 0.01)² over the number of elements.
+
+    For light in high dynamic range: an error counts relative to the brightness, so that a few very bright pixels do not rule. Dividing
+    by the target instead would shift the mean that is learned, and so would a gradient through the divisor. Light is not negative:
+    where f is, the divisor is that of 0. Lehtinen et al. 2018, section 3.3.
+    """
+    difference = output - _like(output, target, "hdr_error")
+    xp = array_module(output.data)
+    return ((difference / Tensor(xp.maximum(output.data, 0) + output.dtype.type(floor))) ** 2).mean()
+
+
+def _like(output: Tensor, target: Any, name: str) -> Tensor:
+    """The target as a tensor of the output's shape and dtype, without a gradient."""
+    array = _on_device(output, target)
+    if array.shape != output.shape:
+        raise ValueError(
+            f"{name}: the target has the output's shape {sizes_text(output.shape) or '()'}, got {sizes_text(array.shape) or 'a number'}."
+        )
+    return Tensor(array.astype(output.dtype, copy=False))
 
 
 def _cross_entropy(name: str, logits: Tensor, target: Array, class_weights: Any, pixel_weights: Any, ignore_index: int | None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Segmentation metrics: class maps in (NumPy), plain floats out.
+"""Metrics: NumPy arrays in, plain floats out. Segmentation metrics of class maps come first, those of restored images last.
 
-Everything follows from one table of counts, M[t, p] = the number of pixels of true class t that were predicted as p:
+Those of segmentation follow from one table of counts, M[t, p] = the number of pixels of true class t that were predicted as p:
 
     TP_c = M[c, c]        FP_c = Σ_t M[t, c] − TP_c        FN_c = Σ_p M[c, p] − TP_c
 
@@ -20,6 +20,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
+from minunet.shapes import sizes_text
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -169,6 +171,54 @@ def mean(scores: Any) -> float:
     values = np.asarray(scores, np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
+
+
+def psnr(image: Any, reference: Any, *, data_range: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in decibels: 10·log₁₀(data_range² / mean (image − reference)²); infinite for equal images.
+
+    data_range: largest minus smallest possible value, 1 for images in [0, 1].
+    """
+    image, reference = _alike("psnr", image, reference)
+    error = np.mean((image - reference) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
+
+
+def ssim(image: Any, reference: Any, *, data_range: float = 1.0) -> float:
+    """Structural similarity of images (C, H, W) or volumes (C, D, H, W): 1 where equal. The mean over pixels and channels of
+
+        (2·μ_x·μ_y + c₁)·(2·σ_xy + c₂) / ((μ_x² + μ_y² + c₁)·(σ_x² + σ_y² + c₂))        c₁ = (0.01·L)², c₂ = (0.03·L)²
+
+    with means, variances and covariance under a Gaussian window of σ = 1.5 pixels, 11 wide, as published; pixels whose window reaches
+    over the edge are left out. L is data_range. Wang, Bovik, Sheikh & Simoncelli, IEEE Trans. Image Processing 13:600, 2004.
+    """
+    from scipy import ndimage  # noqa: PLC0415  the other metrics need NumPy alone
+
+    x, y = _alike("ssim", image, reference)
+    radius, axes = 5, tuple(range(1, x.ndim))
+    if x.ndim < 2 or min(x.shape[1:]) <= 2 * radius:
+        raise ValueError(
+            f"ssim compares windows of {2 * radius + 1} pixels in images (C, *spatial); got {sizes_text(x.shape) or 'a number'}."
+        )
+
+    def mean(values: Floats) -> Floats:
+        return ndimage.gaussian_filter(values, 1.5, radius=radius, axes=axes)
+
+    inner = (slice(None), *[slice(radius, -radius)] * len(axes))
+    mean_x, mean_y = mean(x), mean(y)
+    var_x, var_y, covariance = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2, mean(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    above = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float((above / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)))[inner].mean())
+
+
+def _alike(name: str, image: Any, reference: Any) -> tuple[Floats, Floats]:
+    image, reference = np.asarray(image, np.float64), np.asarray(reference, np.float64)
+    if image.shape != reference.shape or not image.size:
+        raise ValueError(
+            f"{name}: image and reference have one shape and a pixel or more; got {sizes_text(image.shape) or 'a number'} "
+            f"and {sizes_text(reference.shape) or 'a number'}."
+        )
+    return image, reference
 
 
 def _class_numbers(name: str, values: Any) -> np.ndarray[Any, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -89,6 +90,39 @@ def real_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+class Said:
+    """What a run of the command left: exit code, stdout, stderr."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def minunet(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """minunet('train', …) runs the command."""
+    from minunet import cli
+
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def run(*arguments: object) -> Said:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(a) for a in arguments])
+        return Said(ended.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+def assert_refused(said: Said, pattern: str) -> None:
+    """Exit code 2, one sentence on stderr, no traceback."""
+    assert said.code == 2, said.out + said.err
+    assert re.search(pattern, said.err), said.err
+    assert said.err.startswith("minunet: ")
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
 
 
 @pytest.fixture(autouse=True)

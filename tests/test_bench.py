@@ -349,7 +349,7 @@ def test_a_measuring_process_that_fails_is_told(monkeypatch):
         session.measure(session.Request("ops", (1,)), print)
 
 
-APART = ("steps", "isbi2012")  # have tests of their own
+APART = ("steps", "isbi2012", "noise2noise")  # have tests of their own
 SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if p.stem not in APART)
 
 

@@ -19,31 +19,10 @@ from PIL import Image as Picture
 
 import minunet as mu
 from minunet import cli, nn
-from tests.conftest import require
+from tests.conftest import assert_refused, require
 
 TINY = ["--epochs", "1", "--batch-size", "2", "--crop", "16", "--base-channels", "2", "--depth", "1"]
-COMMANDS = ["demo", "train", "evaluate", "predict", "summary", "check", "bench"]
-
-
-class Said:
-    """What a run of the command left: exit code, stdout, stderr."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def minunet(capfd, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def run(*arguments: object) -> Said:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in arguments])
-        return Said(ended.value.code or 0, *capfd.readouterr())
-
-    return run
+COMMANDS = ["demo", "train", "evaluate", "predict", "denoise", "summary", "check", "bench"]
 
 
 def make_folders(root: Path, count: int = 5, size: tuple[int, int] = (20, 24), channels: int = 1) -> tuple[Path, Path]:
@@ -73,15 +52,6 @@ def model(folders, tmp_path_factory) -> Path:
         cli.main(["train", "--images", str(images), "--masks", str(masks), "--out", str(out), *TINY])
     assert not ended.value.code
     return out
-
-
-def assert_refused(said: Said, pattern: str) -> None:
-    """Exit code 2, one sentence on stderr, no traceback."""
-    assert said.code == 2, said.out + said.err
-    assert re.search(pattern, said.err), said.err
-    assert said.err.startswith("minunet: ")
-    assert said.err.count("\n") == 1
-    assert "Traceback" not in said.err
 
 
 # help

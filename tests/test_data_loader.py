@@ -141,3 +141,26 @@ def test_split_subset_and_fingerprint():
     assert fingerprint(one) == fingerprint(Subset(GeneratedCells(4, 32), [3])) != fingerprint(Subset(cells, [4]))
     with pytest.raises(DataError, match="1 images cannot be split"):
         split(one)
+
+
+def test_an_epoch_of_so_many_batches_passes_over_the_set_again_and_again():
+    loader = DataLoader(Numbered(5), 2, shuffle=True, batches=6)
+    first, second = numbers(loader), numbers(loader)
+    assert len(loader) == len(first) == 6
+    assert [len(batch) for batch in first] == [2] * 6
+    visits = [n for batch in first for n in batch]
+    assert sorted(visits[:5]) == sorted(visits[5:10]) == [0, 1, 2, 3, 4]  # whole passes, then a part of one
+    assert visits[:5] != visits[5:10]
+    assert first != second
+    loader.set_epoch(0)
+    assert numbers(loader) == first
+
+
+def test_each_visit_of_an_epoch_draws_anew():
+    def noise(image, mask, rng, size):
+        return image + rng.random(image.shape).astype(np.float32), mask
+
+    images = np.concatenate([batch for batch, _ in DataLoader(Numbered(2), 1, augment=noise, batches=6)])
+    assert len(np.unique(images[:, 0, 0, 0])) == 6
+    once = np.concatenate([batch for batch, _ in DataLoader(Numbered(2), 1, augment=noise)])
+    np.testing.assert_array_equal(images[:2], once)  # the first pass is what it is alone

@@ -313,6 +313,11 @@ def test_the_loader_must_have_a_batch(tmp_path):
         Trainer(run.model, run.optimizer, run.loss, [], run.validate, out=tmp_path, epochs=1, monitor="val_loss")
 
 
+def test_a_run_must_have_an_end(tmp_path):
+    with pytest.raises(ValueError, match="ends after epochs or after minutes"):
+        trainer(tmp_path, epochs=None)
+
+
 def test_one_cycle_rises_then_falls():
     factors = [one_cycle(p) for p in np.linspace(0, 1, 101)]
     assert factors[0] == pytest.approx(0.01)

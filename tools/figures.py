@@ -155,6 +155,33 @@ def losses_compared() -> Figure:
     return figure
 
 
+def noisy_targets() -> Figure:
+    """Left: observations of one value, a quarter of them right. Right: the expected loss of each answer, and the answer that is best."""
+    rng = np.random.default_rng(0)
+    seen = np.where(rng.random(20_000) < 0.25, 0.2, rng.random(20_000))
+    answers = np.linspace(0, 1, 201)
+    kinds = [
+        ("γ = 2 (L2): the mean", 2.0, BLUE),
+        ("γ = 1 (L1): the median", 1.0, ORANGE),
+        ("γ = 0.3, on the way to L0: the mode", 0.3, GREEN),
+    ]
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.hist(seen, bins=50, range=(0, 1), color="0.75")
+    left.set(title="20,000 observations of 0.2", xlabel="observed", ylabel="how often")
+    for name, gamma, colour in kinds:
+        costs = np.array([losses.annealed_error(mu.tensor(np.full(seen.shape, f)), seen, gamma=gamma).item() for f in answers])
+        costs = (costs - costs.min()) / (costs.max() - costs.min())
+        best = answers[costs.argmin()]
+        left.axvline(best, color=colour, linewidth=2)
+        right.plot(answers, costs, color=colour, label=name)
+        right.plot(best, 0, "o", color=colour)
+    right.set(title="expected loss, scaled to 0 … 1", xlabel="answer f")
+    right.grid(alpha=0.3)
+    right.legend()
+    return figure
+
+
 def demo(segmenter: Segmenter, unseen: SegmentationDataset, path: Path) -> None:
     """Predictions on images that neither trained the model nor chose it."""
     examples = []
@@ -201,6 +228,7 @@ FIGURES = {
     "transposed_overlap": transposed_overlap,
     "unet_shapes": unet_shapes,
     "losses": losses_compared,
+    "noisy_targets": noisy_targets,
     **convolution_figures.FIGURES,
 }
 

@@ -20,30 +20,46 @@ class DataError(ValueError):
 class SegmentationDataset(Protocol):
     """A sequence of (image, mask). classes: how many the masks tell apart, background included."""
 
-    classes: int
+    channels: int
+    names: list[str]
+
+    @property
+    def classes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Image, Mask]: ...
+
+
+class Samples(Protocol):
+    """A sequence of (image, what belongs to it): a mask, or another image."""
+
     channels: int
     names: list[str]
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Image, Mask]: ...
+    def __getitem__(self, index: int) -> tuple[Any, Any]: ...
 
 
 class Subset:
     """The samples of `dataset` at `indices`, in that order."""
 
-    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, list(indices)
-        self.classes, self.channels = dataset.classes, dataset.channels
+        self.channels = dataset.channels
         self.names = [dataset.names[i] for i in self.indices]
+
+    @property
+    def classes(self) -> int:
+        """Of a dataset with masks."""
+        return self.dataset.classes
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Image, Mask]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         return self.dataset[self.indices[index]]
 
 
-def split(dataset: SegmentationDataset, validation: float = 0.2, seed: int = 0) -> tuple[Subset, Subset]:
+def split(dataset: Samples, validation: float = 0.2, seed: int = 0) -> tuple[Subset, Subset]:
     """Two disjoint random parts, for training and for validation; each keeps the order of the names."""
     if len(dataset) < 2 or not 0 < validation < 1:
         raise DataError(f"{len(dataset)} images cannot be split into {1 - validation:.0%} and {validation:.0%}: give two images or more.")

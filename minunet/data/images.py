@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,22 @@ def read_image(path: str | Path) -> Image:
     return np.ascontiguousarray(np.moveaxis(image, -1, 0))
 
 
+def pixel_type(path: str | Path) -> np.dtype[Any]:
+    """The number type of the file's pixels, from its header: uint8 for most, uint16 for 16 bits, float32, bool …"""
+    from PIL import Image as Picture  # noqa: PLC0415
+
+    path = Path(path)
+    with _telling(path):
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile  # noqa: PLC0415
+
+            with tifffile.TiffFile(path) as file:
+                return np.dtype(file.series[0].dtype)
+        with Picture.open(path) as picture:
+            types: dict[str, type] = {"1": np.bool_, "F": np.float32, "I": np.int32}
+            return np.dtype(np.uint16 if picture.mode.startswith("I;16") else types.get(picture.mode, np.uint8))
+
+
 def read_mask(path: str | Path) -> np.ndarray[Any, Any]:
     """(H, W) integers as they stand in the file; a palette image gives its indices. Equal colour channels are one."""
     array = _decode(Path(path), palette_as_index=True)
@@ -69,12 +87,19 @@ def _a_fraction(array: np.ndarray[Any, Any]) -> str:
 
 def _decode(path: Path, palette_as_index: bool) -> np.ndarray[Any, Any]:
     """(H, W) or (H, W, C)."""
-    if not path.is_file():
-        raise DataError(f"there is no file {str(path)!r}: check the path.")
-    try:
+    with _telling(path):
         if path.suffix.lower() in (".tif", ".tiff"):
             return _decode_tiff(path, palette_as_index)
         return _decode_picture(path, palette_as_index)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Within the block the file is read; what goes wrong becomes a sentence."""
+    if not path.is_file():
+        raise DataError(f"there is no file {str(path)!r}: check the path.")
+    try:
+        yield
     except (DataError, MemoryError):
         raise
     except Exception as problem:  # decoders raise whatever a damaged file leads them to

@@ -1,4 +1,4 @@
-"""Masks as files: as deep in bits as the image they belong to."""
+"""Masks and images as files: in the format, and as deep in bits, as the image they come from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import tifffile
 from PIL import Image as Picture
 
+from minunet.data.images import JPEG, pixel_type
+
 Array = np.ndarray[Any, Any]
 _TIFF = (".tif", ".tiff")
 
@@ -20,14 +22,9 @@ def mask_path(image: Path, folder: Path) -> Path:
 
 
 def bit_depth(image: Path) -> np.dtype[Any]:
-    """uint16 for an image file of 16 bits a channel, else uint8."""
-    if image.suffix.lower() in _TIFF:
-        with tifffile.TiffFile(image) as file:
-            deep = file.series[0].dtype in (np.uint16, np.int16)
-    else:
-        with Picture.open(image) as picture:
-            deep = picture.mode.startswith("I")
-    return np.dtype(np.uint16 if deep else np.uint8)
+    """uint16 for an image file of 16 bits a channel, or more, in whole numbers; else uint8."""
+    kind = pixel_type(image)
+    return np.dtype(np.uint16 if kind.kind in "iu" and kind.itemsize > 1 else np.uint8)
 
 
 def write_mask(path: Path, classes: Array, dtype: np.dtype[Any], *, binary: bool) -> None:
@@ -35,10 +32,34 @@ def write_mask(path: Path, classes: Array, dtype: np.dtype[Any], *, binary: bool
     largest = int(np.iinfo(dtype).max)
     if classes.max(initial=0) > largest:
         raise ValueError(f"{path.name}: {classes.max()} labels do not fit into {dtype}; write them as uint16 TIFF or PNG.")
-    stored = (classes * largest if binary else classes).astype(dtype)
-    beside = path.with_name(path.name + ".part")
-    if path.suffix.lower() in _TIFF:
-        tifffile.imwrite(beside, stored)
-    else:
-        Picture.fromarray(stored).save(beside, format="PNG")
-    os.replace(beside, path)
+    _write(path, (classes * largest if binary else classes).astype(dtype))
+
+
+def write_image(path: Path, image: Array, dtype: np.dtype[Any]) -> None:
+    """Writes an image (C, H, W), as `read_image` gives it, in pixels of this type: whole numbers are rounded and clipped to what the
+    type can hold, floats are written as they are. The name says the format: TIFF, PNG or JPEG. TIFF alone knows floats."""
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)  # (H, W) or (H, W, C)
+    if dtype.kind == "f":
+        _write(path, pixels.astype(dtype))
+        return
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
+    limits = np.iinfo(dtype)
+    _write(path, np.clip(np.rint(pixels.astype(np.float64) * limits.max), limits.min, limits.max).astype(dtype))
+
+
+def _write(path: Path, pixels: Array) -> None:
+    """The file is the old one or the whole new one."""
+    beside, suffix = path.with_name(path.name + ".part"), path.suffix.lower()
+    try:
+        if suffix in _TIFF:
+            colours = pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
+            tifffile.imwrite(
+                beside, pixels, photometric="rgb" if colours else "minisblack", planarconfig="contig" if pixels.ndim == 3 else None
+            )
+        elif suffix in JPEG:
+            Picture.fromarray(pixels).save(beside, format="JPEG", quality=95)
+        else:
+            Picture.fromarray(pixels).save(beside, format="PNG")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minunet import functional as F
 from minunet import memory, nn
 from minunet.arrays import array_module, channels_first
+from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
 
@@ -110,3 +113,28 @@ def two_halves(x: Tensor, channels: int) -> tuple[Any, Any]:
     shape = (x.shape[0], *x.shape[2:], 2 * channels)
     both = channels_first(memory.empty(shape, x.dtype) if xp is np else xp.empty(shape, x.dtype))
     return both[:, :channels], both[:, channels:]
+
+
+def check_image(name: str, x: Tensor, rank: int, channels: int) -> None:
+    """Raises ValueError where x is no (N, channels, *spatial) of this rank. name: of the network, for the sentence."""
+    if x.ndim != rank + 2:
+        raise ValueError(f"{name} of rank {rank} expects {LAYERS[rank].layout}, got {x.ndim} axes: {sizes_text(x.shape) or 'a scalar'}.")
+    if x.shape[1] != channels:
+        raise ValueError(
+            f"{name} was built for images of {channels} channels, got {x.shape[1]} channels: {sizes_text(x.shape)}. "
+            f"Convert the images, or build {name}(in_channels={x.shape[1]}, …)."
+        )
+
+
+def check_pad(pad: str | None) -> None:
+    """Raises ValueError where `pad` is no way that `pad_to` knows, nor None."""
+    if pad not in (None, "reflect", "replicate", "constant"):
+        raise ValueError(f"pad is None, 'reflect', 'replicate' or 'constant'; got {pad!r}.")
+
+
+def pad_to(x: Tensor, sizes: Sequence[int], mode: str) -> Tensor:
+    """x (N, C, *spatial) extended on both sides to `sizes`; an odd pixel goes to the end."""
+    pads: list[int] = []
+    for n, padded in zip(reversed(x.shape[2:]), reversed(sizes), strict=True):
+        pads += [(padded - n) // 2, padded - n - (padded - n) // 2]  # the last axis comes first, as in PyTorch
+    return F.pad(x, pads, mode=mode) if any(pads) else x

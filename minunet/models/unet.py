@@ -18,11 +18,9 @@ from typing import Any
 
 from minunet import functional as F
 from minunet import nn
-from minunet.models.blocks import LAYERS, DoubleConv, UpConv, two_halves
+from minunet.models.blocks import LAYERS, DoubleConv, UpConv, check_image, check_pad, pad_to, two_halves
 from minunet.shapes import ntuple, sizes_text
 from minunet.tensor import Tensor
-
-_PADS = ("reflect", "replicate", "constant")
 
 
 class UNet(nn.Module):
@@ -72,7 +70,7 @@ class UNet(nn.Module):
         the whole border that the convolutions trim: "reflect" is then the paper's mirror extrapolation."""
         size = self._check_input(x, pad)
         if pad is not None:
-            x = self._pad(x, pad)
+            x = pad_to(x, self.input_size(x.shape[2:]), pad)
         skips = []
         for level, convs in enumerate(self.encoder):  # the contracting path
             left, right = two_halves(x, self.base_channels * 2**level) if self.padding == "same" else (None, None)
@@ -127,27 +125,11 @@ class UNet(nn.Module):
 
     def _check_input(self, x: Tensor, pad: str | None) -> tuple[int, ...]:
         """The spatial sizes of an input that this network takes."""
-        if x.ndim != self.rank + 2:
-            raise ValueError(
-                f"UNet of rank {self.rank} expects {LAYERS[self.rank].layout}, got {x.ndim} axes: {sizes_text(x.shape) or 'a scalar'}."
-            )
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"UNet was built for images of {self.in_channels} channels, got {x.shape[1]} channels: {sizes_text(x.shape)}. "
-                f"Convert the images, or build UNet(in_channels={x.shape[1]}, …)."
-            )
+        check_image("UNet", x, self.rank, self.in_channels)
+        check_pad(pad)
         if pad is None:
             self.output_size(x.shape[2:])
-        elif pad not in _PADS:
-            raise ValueError(f"pad is None, 'reflect', 'replicate' or 'constant'; got {pad!r}.")
         return x.shape[2:]
-
-    def _pad(self, x: Tensor, mode: str) -> Tensor:
-        """Extended on both sides to the smallest size whose logits cover x; an odd pixel goes to the end."""
-        pads: list[int] = []
-        for n, padded in zip(reversed(x.shape[2:]), reversed(self.input_size(x.shape[2:])), strict=True):
-            pads += [(padded - n) // 2, padded - n - (padded - n) // 2]  # the last axis comes first, as in PyTorch
-        return F.pad(x, pads, mode=mode) if any(pads) else x
 
 
 def _he(module: Any) -> None:

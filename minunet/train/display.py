@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from rich.console import Console
@@ -44,10 +45,10 @@ class LiveDisplay:
             return
         now = f"loss {run.loss_sum / run.images:.4f}  {run.images / max(run.epoch_seconds, 1e-9):.1f} images/s  {_left(trainer)} left"
         if self.console.is_terminal:
-            total, epoch = len(trainer.loader), f"{run.epoch + 1}/{trainer.epochs}"
+            total, epoch = len(trainer.loader), _count(trainer, run.epoch + 1)
             self._bar.update(self._task, completed=run.batch, total=total, epoch=epoch, now=now, visible=True)
         elif time.monotonic() - self._spoke > _PLAIN_EVERY:
-            self._say(f"  epoch {run.epoch + 1}/{trainer.epochs}  batch {run.batch}/{len(trainer.loader)}  {now}")
+            self._say(f"  epoch {_count(trainer, run.epoch + 1)}  batch {run.batch}/{len(trainer.loader)}  {now}")
 
     def epoch(self, trainer: Trainer, improved: bool) -> None:
         row = trainer.run.history[-1]
@@ -55,7 +56,7 @@ class LiveDisplay:
             self._say("   epoch  train loss  " + "  ".join(f"{heading:>10}" for heading in self.show.values()) + "  images/s      left")
             self._header_due = False
         numbers = "  ".join(f"{row[name]:10.4f}" for name in self.show)
-        count = f"{trainer.run.epoch}/{trainer.epochs}"
+        count = _count(trainer, trainer.run.epoch)
         best = "  best" if improved else ""
         self._say(f"{count:>8}  {row['train_loss']:10.4f}  {numbers}  {row['images_per_second']:8.1f}  {_left(trainer):>8}{best}")
 
@@ -67,6 +68,11 @@ class LiveDisplay:
         self._spoke = time.monotonic()
 
 
+def _count(trainer: Trainer, epoch: int) -> str:
+    """'3/60', or '3' where only the clock ends the run."""
+    return str(epoch) if trainer.epochs is None else f"{epoch}/{trainer.epochs}"
+
+
 def _left(trainer: Trainer) -> str:
     """'12:05' until the end of the run at the speed of the last epoch, or of this one while it is the first."""
     run, batches = trainer.run, len(trainer.loader)
@@ -76,7 +82,7 @@ def _left(trainer: Trainer) -> str:
         epoch = run.epoch_seconds / run.batch * batches
     else:
         return "?"
-    seconds = epoch * (trainer.epochs - run.epoch - run.batch / batches)
+    seconds = math.inf if trainer.epochs is None else epoch * (trainer.epochs - run.epoch - run.batch / batches)
     if trainer.minutes:
         seconds = min(seconds, 60 * trainer.minutes - run.seconds)
     minutes, second = divmod(max(round(seconds), 0), 60)

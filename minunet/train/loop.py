@@ -21,12 +21,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,7 @@ from minunet.tensor import Tensor
 from minunet.train.precision import as_images, multiplying
 
 Metrics = dict[str, float]
+Settings = TypeVar("Settings")  # a frozen dataclass of plain numbers and texts
 
 _log = logging.getLogger("minunet")
 
@@ -100,13 +101,20 @@ def one_cycle(progress: float, warm_up: float = 0.1, floor: float = 0.01) -> flo
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((progress - warm_up) / (1 - warm_up), 1)))
 
 
+def ramp_down(progress: float, share: float = 0.3) -> float:
+    """The learning rate's factor: 1, then over the last `share` of the run (½ + ½·cos πt)² down to 0, t from 0 to 1."""
+    t = max(progress - (1 - share), 0) / share
+    return (0.5 + 0.5 * math.cos(math.pi * min(t, 1))) ** 2
+
+
 def constant(progress: float) -> float:
     """The learning rate's factor 1, throughout."""
     return 1.0
 
 
 class Trainer:
-    """Trains `model` for `epochs`, or until `minutes` are spent, or until `monitor` has not improved for `patience` epochs.
+    """Trains `model` for `epochs`, or until `minutes` are spent, or until `monitor` has not improved for `patience` epochs. Where the
+    clock alone is to end it, `epochs` is None.
 
     loss: (model output, targets) → scalar tensor. validate: (model) → metrics, called after each epoch in eval mode.
     schedule: progress in [0, 1] → factor of the optimiser's learning rate, set before each batch. Progress is the share
@@ -128,7 +136,7 @@ class Trainer:
         validate: Callable[[Module], Metrics],
         *,
         out: Path,
-        epochs: int,
+        epochs: int | None,
         monitor: str,
         higher_is_better: bool = True,
         minutes: float | None = None,
@@ -141,6 +149,8 @@ class Trainer:
     ) -> None:
         if len(loader) == 0:
             raise ValueError("Trainer: the loader has no batch. Use a smaller batch size or more images.")
+        if epochs is None and minutes is None:
+            raise ValueError("Trainer: a run ends after epochs or after minutes: give one of the two.")
         self.model, self.optimizer, self.loss, self.loader, self.validate = model.to(device), optimizer, loss, loader, validate
         self.out, self.epochs, self.minutes, self.patience = Path(out), epochs, minutes, patience
         self.monitor, self.higher_is_better = monitor, higher_is_better
@@ -165,12 +175,19 @@ class Trainer:
     @property
     def progress(self) -> float:
         """0 at the start of the run, 1 at its end."""
-        done = (self.run.epoch + self.run.batch / len(self.loader)) / max(self.epochs, 1)
+        done = 0.0 if self.epochs is None else (self.run.epoch + self.run.batch / len(self.loader)) / max(self.epochs, 1)
         return min(max(done, self.run.seconds / (60 * self.minutes) if self.minutes else 0.0), 1.0)
 
-    def resume(self) -> dict[str, Any]:
-        """Continues where `last.safetensors` was saved. Returns the config it was saved with."""
+    def resume(self, same: Sequence[str] = ()) -> dict[str, Any]:
+        """Continues where `last.safetensors` was saved. Returns the config it was saved with.
+
+        same: entries of the config that tell of the images; where one has changed, ValueError is raised and nothing else happens.
+        """
         saved = checkpoint.load(self.last)
+        if any(saved.config[part] != self.config[part] for part in same):
+            raise ValueError(
+                f"the images are not those the run in {str(self.out)!r} began with: put them back, or start a new run with another --out."
+            )
         saved.restore(model=self.model, optimizer=self.optimizer, rng=True)
         self.run = Run(**saved.extra["run"])
         if self.scaler is not None and saved.extra.get("scaler"):
@@ -198,7 +215,7 @@ class Trainer:
         run = self.run
         if run.batch:  # the middle of an epoch
             return None
-        if run.epoch >= self.epochs:
+        if self.epochs is not None and run.epoch >= self.epochs:
             return "finished"
         if self.minutes and run.history and run.seconds + run.history[-1]["seconds"] > 60 * self.minutes:
             return "time"  # another epoch would not fit
@@ -333,6 +350,19 @@ class Trainer:
             f"Training stopped in {where}: {what}. Try a smaller learning rate (now {self._peak_rates[0]:g}) and look for NaN in "
             f"the images; minunet.debug() names the operation. {kept}."
         )
+
+
+def resumed_settings(kind: type[Settings], out: Path, changes: dict[str, Any], free: Collection[str]) -> Settings:
+    """The settings of the run in `out`, with those changes that a run can take on its way. free: their names."""
+    stored = checkpoint.load(out / "last.safetensors").config["settings"]
+    before = kind(**{f.name: stored[f.name] for f in fields(kind) if f.name in stored})  # type: ignore[arg-type]
+    for name, value in changes.items():
+        if name not in free and value != getattr(before, name):
+            raise ValueError(
+                f"the run in {str(out)!r} has {name}={getattr(before, name)!r} and cannot go on with {value!r}: leave the option out, "
+                "or start a new run with another --out."
+            )
+    return replace(before, **changes)  # type: ignore[type-var]
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,16 +1,19 @@
-"""What a run looks like: curves.png over the epochs, predictions.png on images it did not train on. Matplotlib, no window."""
+"""What a run looks like: curves.png over the epochs, predictions.png or denoised.png on images it did not train on. No window."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+if TYPE_CHECKING:
+    from minunet.train.noise2noise import Restored
 
 Array = np.ndarray[Any, Any]
 
@@ -29,16 +32,41 @@ class Example:
 
 
 def draw_curves(history: list[dict[str, float]], path: Path, *, losses: list[str], scores: list[str], best_epoch: int) -> None:
-    """Losses on the left, scores on the right, over the epochs; a dotted line marks the best one."""
+    """Losses on the left, scores on the right if there are any, over the epochs; a dotted line marks the best one."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, names, title in zip(figure.subplots(1, 2), (losses, scores), ("loss", "score on the validation images"), strict=True):
+    panels = [(names, title) for names, title in ((losses, "loss"), (scores, "score on the validation images")) if names]
+    for axes, (names, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in names:
             axes.plot(epochs, [row[name] for row in history], marker="." if len(epochs) < 30 else None, label=name.replace("_", " "))
         axes.axvline(best_epoch, color="0.6", linestyle=":")
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend()
+    _save(figure, path)
+
+
+def draw_restored(examples: list[Restored], path: Path) -> None:
+    """A row for each example: noisy, denoised, clean, and the difference of the last two; where nothing clean is known, what was removed.
+
+    Differences are shown in gray where there is none, and at full contrast where they reach a tenth of the range.
+    """
+    columns = 4 if any(example.clean is not None for example in examples) else 3
+    figure = Figure(figsize=(3.1 * columns, 3.3 * len(examples)), layout="constrained")
+    grid = figure.subplots(len(examples), columns, squeeze=False)
+    for row, example in zip(grid, examples, strict=True):
+        shown = [(example.name, example.noisy), ("denoised", example.denoised)]
+        if example.clean is None:
+            shown.append(("noisy − denoised", 0.5 + example.noisy - example.denoised))
+        else:
+            shown += [("clean", example.clean), ("denoised − clean, ×5", 0.5 + 5 * (example.denoised - example.clean))]
+        for axes, (title, picture) in zip(row, shown, strict=False):
+            axes.imshow(
+                np.clip(np.moveaxis(picture, 0, -1) if len(picture) == 3 else picture.mean(axis=0), 0, 1), cmap="gray", vmin=0, vmax=1
+            )
+            axes.set_title(title, fontsize=10)
+        for axes in row:
+            axes.set_axis_off()
     _save(figure, path)
 
 

@@ -9,13 +9,13 @@ Every number that decides the result stands in `Settings`, which is stored in th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minunet import checkpoint, data, losses
+from minunet import data, losses
 from minunet.arrays import check_device, to_device
 from minunet.autograd import no_grad
 from minunet.inference.segmenter import Segmenter
@@ -26,7 +26,7 @@ from minunet.nn import Module
 from minunet.optim import AdamW
 from minunet.rng import manual_seed
 from minunet.tensor import Tensor
-from minunet.train.loop import Display, Metrics, Run, Trainer, one_cycle
+from minunet.train.loop import Display, Metrics, Run, Trainer, one_cycle, resumed_settings
 from minunet.train.precision import check_precision
 
 Array = np.ndarray[Any, Any]
@@ -216,10 +216,8 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
         precision=settings.precision,
         display=display,
     )
-    if resume and any(trainer.resume()[part] != config[part] for part in ("standardize", "train", "validation")):
-        raise ValueError(
-            f"the images are not those the run in {str(out)!r} began with: put them back, or start a new run with another --out."
-        )
+    if resume:
+        trainer.resume(same=("standardize", "train", "validation"))
     reason = trainer.fit()
     if trainer.run.history:
         draw(trainer.run, Segmenter.load(trainer.best, settings.device), prepared.validation_set, out)
@@ -228,15 +226,7 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
 
 def resumed(out: Path, changes: dict[str, Any]) -> Settings:
     """The settings of the run in `out`, with those changes that a run can take on its way."""
-    stored = checkpoint.load(out / "last.safetensors").config["settings"]
-    before = Settings(**{f.name: stored[f.name] for f in fields(Settings) if f.name in stored})
-    for name, value in changes.items():
-        if name not in _FREE_ON_RESUME and value != getattr(before, name):
-            raise ValueError(
-                f"the run in {str(out)!r} has {name}={getattr(before, name)!r} and cannot go on with {value!r}: leave the option out, "
-                "or start a new run with another --out."
-            )
-    return replace(before, **changes)
+    return resumed_settings(Settings, out, changes, _FREE_ON_RESUME)
 
 
 def predictor(model: Module) -> Callable[[Array], Array]:

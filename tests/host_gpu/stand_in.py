@@ -8,6 +8,7 @@ CuPy's own.
 from __future__ import annotations
 
 import types
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ FUNCTIONS = _names("""
     broadcast_to ceil clip concatenate copy count_nonzero cumsum divide dot einsum equal exp expand_dims expm1 flip float_power floor
     full full_like greater invert isclose isfinite isinf isnan left_shift less linspace log log1p logical_and logical_not logical_or
     matmul max maximum may_share_memory mean min minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod
-    ravel repeat reshape right_shift roll rollaxis round searchsorted shape shares_memory sign sort sqrt square squeeze stack std
+    ravel real repeat reshape right_shift roll rollaxis round searchsorted shape shares_memory sign sort sqrt square squeeze stack std
     subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
 """)
 # the same objects as NumPy's
@@ -211,7 +212,7 @@ def _index(index: Any) -> Any:
 
 
 def _function(name: str) -> Any:
-    function = getattr(np, name)
+    function = attrgetter(name)(np)
     return lambda *args, **kwargs: _call(function, args, kwargs)
 
 
@@ -272,6 +273,7 @@ def module() -> types.ModuleType:
         setattr(cupy, name, getattr(np, name))
     for value in (ndarray, asarray, array, empty, empty_like, asnumpy, RawModule):
         setattr(cupy, value.__name__, value)
+    cupy.fft = types.SimpleNamespace(fftn=_function("fft.fftn"), ifftn=_function("fft.ifftn"))
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
     cupy.cuda = types.SimpleNamespace(

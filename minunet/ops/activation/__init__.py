@@ -3,8 +3,9 @@
 Each keeps the one array its gradient is cheapest from: the output where f' can be told from it (a following convolution
 keeps the same array anyway), else a boolean mask. At the kink the slope is PyTorch's: 0 for ReLU, the left one for the others.
 
-ReLU stands behind so many layers that it has kernels of its own; the others are the same few lines for NumPy and CuPy. In these
-two branches are added, each zero where the other holds, because `where` branches at every element: NumPy's is ten times slower.
+ReLU and leaky ReLU stand behind so many layers that they have kernels of their own; the others are the same few lines for NumPy and
+CuPy. In these two branches are added, each zero where the other holds, because `where` branches at every element: NumPy's is ten times
+slower.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from minunet.kernels import Kernels
 from minunet.shapes import sizes_text
 from minunet.tensor import Tensor
 
-K = Kernels(__name__, "relu", "relu_grad")
+K = Kernels(__name__, "relu", "relu_grad", "leaky_relu", "leaky_relu_grad")
 
 
 class ReLU(Function):
@@ -34,17 +35,20 @@ class ReLU(Function):
 
 
 class LeakyReLU(Function):
-    """y = x where x > 0, else a·x    ∂x = ∂y where x > 0, else a·∂y"""
+    """y = x where x > 0, else a·x    ∂x = ∂y where x > 0, else a·∂y
+
+    Where a is not negative, y tells the sign of x, and a convolution that follows keeps y anyway.
+    """
 
     def forward(ctx, x: Any, *, slope: float) -> Any:
         ctx.slope = slope
-        ctx.save(x > 0)
-        xp = array_module(x)
-        return xp.maximum(x, 0) + slope * xp.minimum(x, 0)
+        y = K.leaky_relu(x, slope)
+        ctx.save(y if slope >= 0 else x)
+        return y
 
     def backward(ctx, gy: Any) -> Any:
-        (positive,) = ctx.saved
-        return gy * positive + ctx.slope * gy * ~positive
+        (signed,) = ctx.saved
+        return K.leaky_relu_grad(gy, signed, ctx.slope)
 
 
 class PReLU(Function):

@@ -1,4 +1,4 @@
-"""ReLU in Numba: elements that lie side by side in memory, in parallel chunks.
+"""ReLU and leaky ReLU in Numba: elements that lie side by side in memory, in parallel chunks.
 
 Results lie in memory as x does: channels that come last stay last. A gradient may be a slice of a wider array.
 """
@@ -21,19 +21,37 @@ U = np.uintp  # an index that cannot be negative: Numba then asks nothing at eac
 
 def relu(x: Any) -> Any:
     """max(x, 0), where NaN stays NaN"""
-    order, back = _order(x.strides)
-    x = x.transpose(order)
-    y = memory.empty(x.shape, x.dtype)
-    _relu(*lines(x), _width(x), x.dtype.type(0), y.reshape(-1))
-    return y.transpose(back)
+    return _forward(_relu, x, 0)
 
 
 def relu_grad(gy: Any, y: Any) -> Any:
     """∂y where y > 0, else 0; NaN is no reason to stop it"""
+    return _backward(_relu_grad, gy, y, 0)
+
+
+def leaky_relu(x: Any, slope: float) -> Any:
+    """x where x > 0, else slope·x; NaN stays NaN"""
+    return _forward(_leaky_relu, x, slope)
+
+
+def leaky_relu_grad(gy: Any, signed: Any, slope: float) -> Any:
+    """∂y where `signed`, which has the sign of x, is above 0, else slope·∂y"""
+    return _backward(_leaky_relu_grad, gy, signed, slope)
+
+
+def _forward(kernel: Any, x: Any, number: float) -> Any:
+    order, back = _order(x.strides)
+    x = x.transpose(order)
+    y = memory.empty(x.shape, x.dtype)
+    kernel(*lines(x), _width(x), x.dtype.type(number), y.reshape(-1))
+    return y.transpose(back)
+
+
+def _backward(kernel: Any, gy: Any, y: Any, number: float) -> Any:
     order, back = _order(y.strides)
     gy, y = gy.transpose(order), y.transpose(order)
     gx = memory.empty(y.shape, y.dtype)
-    _relu_grad(*lines(gy), *lines(y), _width(y), y.dtype.type(0), gx.reshape(-1))
+    kernel(*lines(gy), *lines(y), _width(y), y.dtype.type(number), gx.reshape(-1))
     return gx.transpose(back)
 
 
@@ -72,3 +90,29 @@ def _relu_grad(gy, gy_step, y, y_step, width, zero, gx):  # type: ignore[no-unty
             a, at, to = U(p * gy_step), U(p * y_step), U(p * width)
             for c in range(U(min(width, len(gx) - p * width))):
                 gx[to + c] = zero if y[at + c] <= zero else gy[a + c]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _leaky_relu(x, step, width, slope, y):  # type: ignore[no-untyped-def]
+    if step == width:
+        step = width = CHUNK
+    each = max(CHUNK // width, 1)
+    height = (len(y) + width - 1) // width
+    for i in prange((height + each - 1) // each):
+        for p in range(i * each, min((i + 1) * each, height)):
+            at, to = U(p * step), U(p * width)
+            for c in range(U(min(width, len(y) - p * width))):
+                y[to + c] = x[at + c] if x[at + c] > 0 else slope * x[at + c]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _leaky_relu_grad(gy, gy_step, signed, signed_step, width, slope, gx):  # type: ignore[no-untyped-def]
+    if gy_step == width and signed_step == width:
+        gy_step = signed_step = width = CHUNK
+    each = max(CHUNK // width, 1)
+    height = (len(gx) + width - 1) // width
+    for i in prange((height + each - 1) // each):
+        for p in range(i * each, min((i + 1) * each, height)):
+            a, at, to = U(p * gy_step), U(p * signed_step), U(p * width)
+            for c in range(U(min(width, len(gx) - p * width))):
+                gx[to + c] = gy[a + c] if signed[at + c] > 0 else slope * gy[a + c]

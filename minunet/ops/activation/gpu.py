@@ -1,4 +1,4 @@
-"""ReLU on the GPU. Results lie in memory as x does, without gaps."""
+"""ReLU and leaky ReLU on the GPU. Results lie in memory as x does, without gaps."""
 
 from __future__ import annotations
 
@@ -15,21 +15,39 @@ THREADS = 256
 
 def relu(x: Any) -> Any:
     """max(x, 0), where NaN stays NaN"""
-    order = memory_order(x)
-    x = x.transpose(order)
-    y = array_module(x).empty(x.shape, x.dtype)
-    (x,), width = rows(x)
-    SOURCE.kernel("relu_forward", x.dtype)(blocks_for(y.size, THREADS), THREADS, x, y, y.size, width)
-    return y.transpose(back_from(order))
+    return _forward("relu_forward", x)
 
 
 def relu_grad(gy: Any, y: Any) -> Any:
     """∂y where y > 0, else 0; NaN is no reason to stop it"""
+    return _backward("relu_backward", gy, y)
+
+
+def leaky_relu(x: Any, slope: float) -> Any:
+    """x where x > 0, else slope·x; NaN stays NaN"""
+    return _forward("leaky_relu_forward", x, float(slope))
+
+
+def leaky_relu_grad(gy: Any, signed: Any, slope: float) -> Any:
+    """∂y where `signed`, which has the sign of x, is above 0, else slope·∂y"""
+    return _backward("leaky_relu_backward", gy, signed, float(slope))
+
+
+def _forward(kernel: str, x: Any, *numbers: float) -> Any:
+    order = memory_order(x)
+    x = x.transpose(order)
+    y = array_module(x).empty(x.shape, x.dtype)
+    (x,), width = rows(x)
+    SOURCE.kernel(kernel, x.dtype)(blocks_for(y.size, THREADS), THREADS, x, y, y.size, width, *numbers)
+    return y.transpose(back_from(order))
+
+
+def _backward(kernel: str, gy: Any, y: Any, *numbers: float) -> Any:
     order = memory_order(y)
     gy, y = gy.transpose(order), y.transpose(order)
     gx = array_module(y).empty(y.shape, y.dtype)
     (gy, y), width = rows(gy, y)
-    SOURCE.kernel("relu_backward", y.dtype)(blocks_for(gx.size, THREADS), THREADS, gy, y, gx, gx.size, width)
+    SOURCE.kernel(kernel, y.dtype)(blocks_for(gx.size, THREADS), THREADS, gy, y, gx, gx.size, width, *numbers)
     return gx.transpose(back_from(order))
 
 

@@ -31,6 +31,11 @@ def _relu(rng: Rng) -> Iterator[Sample]:
     yield Sample((spaced(rng, 3, 5, 67, 69),), keras=False)  # fills several chunks of the cpu kernel
 
 
+def _leaky_relu(rng: Rng) -> Iterator[Sample]:
+    yield from _samples(negative_slope=(0.0, 0.3, -0.5))(rng)
+    yield Sample((spaced(rng, 3, 5, 67, 69),), {"negative_slope": 0.1}, keras=False)  # fills several chunks of the cpu kernel
+
+
 def _tails(rng: Rng) -> Iterator[Sample]:
     yield from _samples()(rng)
     yield Sample((np.array([-800.0, -90.0, -30.0, 0.0, 30.0, 90.0, 800.0]),))
@@ -76,11 +81,12 @@ CASES = [
     OpCase(
         "leaky_relu",
         F.leaky_relu,
-        _samples(negative_slope=(0.0, 0.3, -0.5)),
+        _leaky_relu,
         "leaky_relu",
         lambda t: t.nn.functional.leaky_relu,
         lambda keras, sample: _keras("leaky_relu")(keras, Sample(sample.inputs, {"negative_slope": 0.01} | sample.options)),
         _bad_inplace,
+        images=(0,),
     ),
     OpCase("prelu", F.prelu, _prelu, "prelu", lambda t: t.nn.functional.prelu, _keras_prelu, _bad_prelu, linear=(1,)),
     OpCase("elu", F.elu, _samples(alpha=(0.5, 2.0, -1.0)), "elu", lambda t: t.nn.functional.elu, _keras("elu"), _bad_inplace),
