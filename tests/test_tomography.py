@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
+from benchmarks import tomography as benchmark
+from minunet import Tensor
 from minunet import tomography as tomo
 from minunet.tomography import network
 from minunet.tomography.fbp import FILTERS, ramp
@@ -335,7 +338,7 @@ def test_the_tooth(real_data):
 
 # the network
 
-TINY = network.Settings(size=32, angles=60, phantoms=16, epochs=2, batch_size=4, base_channels=4, depth=2)
+TINY = network.Settings(size=32, angles=60, method="fbp", phantoms=16, epochs=2, batch_size=4, base_channels=4, depth=2)
 
 
 def test_pairs():
@@ -357,6 +360,11 @@ def test_pairs_of_two_noisy_scans():
     one, other = noisy_pairs.inputs - clean, noisy_pairs.targets - clean
     assert abs(np.vdot(one, other)) < 0.1 * np.linalg.norm(one) * np.linalg.norm(other)
     assert np.linalg.norm(other) == pytest.approx(np.linalg.norm(one), rel=0.1)
+
+
+def test_an_untrained_network_changes_nothing():
+    x = np.random.default_rng(0).random((1, 1, 16, 16)).astype(np.float32)
+    assert np.array_equal(network.Correction(4, 2)(Tensor(x)).data, x)
 
 
 @pytest.mark.parametrize("targets", network.TARGETS)
@@ -383,6 +391,17 @@ def test_bad_settings(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             network.Settings(**change)
+
+
+def test_the_benchmark_writes_a_row_for_each_method(tmp_path):
+    require("skimage")
+    benchmark.main(True, tmp_path)
+    result = json.loads((tmp_path / "tomography.json").read_text(encoding="utf-8"))
+    assert result["quick"]
+    quality = [row for row in result["rows"] if row["table"] == "quality"]
+    assert [row["method"] for row in quality] == ["fbp", "sirt", "fista-tv", "network", "network, Noise2Noise"]
+    assert all(0 < row["psnr"]["mean"] < 100 and row["ssim"]["mean"] <= 1 for row in quality)
+    assert [row["operation"] for row in result["rows"] if row["table"] == "speed"] == ["projection", "filtered back-projection"]
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ class Settings:
     angles: int = 180
     wedge: float = 60.0
     noise: float = 0.02
-    method: str = "fbp"
+    method: str = "fista-tv"
     iterations: int | None = None
     targets: str = "phantom"
     phantoms: int = 200
@@ -113,11 +113,15 @@ class Pairs:
 
 
 class Correction(nn.Module):
-    """x + UNet(x), (N, 1, H, W): what the UNet learns is the error. pad: as in `UNet.forward`."""
+    """x + UNet(x), (N, 1, H, W): what the UNet learns is the error. It begins with weights of 0 in its last layer, where x̂ is x.
+
+    pad: as in `UNet.forward`.
+    """
 
     def __init__(self, base_channels: int, depth: int) -> None:
         super().__init__()
         self.unet = UNet(1, 1, base_channels=base_channels, depth=depth, norm="batch")
+        nn.init.zeros_(self.unet.head.weight)
 
     def forward(self, x: Tensor, pad: str | None = None) -> Tensor:
         return x + self.unet(x, pad)
@@ -156,10 +160,17 @@ class Restorer:
         return (np.concatenate(restored) * scales).reshape(images.shape).astype(images.dtype)
 
 
-def train(settings: Settings, out: Path, *, display: Display | None = None) -> tuple[Run, str]:
-    """Makes the pairs, trains the network and writes checkpoints and logs into `out`. Returns the run and why it ended."""
-    training = Pairs(settings, 0, settings.phantoms)
-    validation = Pairs(settings, settings.phantoms, max(settings.phantoms // 10, 1))
+def make_pairs(settings: Settings) -> tuple[Pairs, Pairs]:
+    """For training and for validation."""
+    return Pairs(settings, 0, settings.phantoms), Pairs(settings, settings.phantoms, max(settings.phantoms // 10, 1))
+
+
+def train(settings: Settings, out: Path, *, pairs: tuple[Pairs, Pairs] | None = None, display: Display | None = None) -> tuple[Run, str]:
+    """Trains the network and writes checkpoints and logs into `out`. Returns the run and why it ended.
+
+    pairs: those of `make_pairs(settings)`, which are made here where None.
+    """
+    training, validation = pairs or make_pairs(settings)
     manual_seed(settings.seed)
     model = Correction(settings.base_channels, settings.depth)
     loader: Any = data.DataLoader(

@@ -4,8 +4,9 @@
 places that are 1/a apart, so the inner loop, over detectors, reads forward. For rays closer to a row's direction the image is turned
 first. `_back_project` is parallel over rows of the image: angle after angle is added to a row.
 
-Lines have a margin of zeros, so that no ray asks whether it still meets the image. Places are computed in float64 whatever the dtype:
-in float32 A and Aᵀ would differ by the rounding of places, 10⁻⁵ of a pixel.
+Each inner loop is two: the first computes places and weights, and LLVM turns it into vector code; the second reads at those places, which
+no vector does well. Lines have a margin of zeros, so that no ray asks whether it still meets the image. Places are computed in float64
+whatever the dtype: in float32 A and Aᵀ would differ by the rounding of places, 10⁻⁵ of a pixel.
 """
 
 from __future__ import annotations
@@ -51,22 +52,24 @@ def _project(images, turned, rays, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add_lines(lines, along, across, start, sums):  # type: ignore[no-untyped-def]
-    """sums[j] = Σ over lines of the pixel that ray j meets there, divided by |along|; t = along·pixel + across·line + start."""
+def _add_lines(lines, along, across, start, result):  # type: ignore[no-untyped-def]
+    """result[j] = Σ over lines of the pixel that ray j meets there, divided by |along|; t = along·pixel + across·line + start."""
     pixels, width = lines.shape[1] - 2 * MARGIN, lines.shape[1]
-    flat, step, length = lines.reshape(-1), 1 / along, sums.dtype.type(1 / abs(along))
-    sums[:] = 0
+    flat, step, real = lines.reshape(-1), 1 / along, result.dtype.type
+    at, upper, sums = np.empty(result.size, np.int32), np.empty(result.size, result.dtype), np.zeros(result.size, result.dtype)
     for line in range(lines.shape[0]):
         t = across * line + start  # of the line's first pixel
         begin, end = _range(t - along, t + along * pixels, sums.size)
-        corner = line * width
+        first = MARGIN - t * step  # where ray 0 meets the line
         for j in range(begin, end):
-            place = (j - t) * step + MARGIN
-            low = np.int64(place)
-            upper = sums.dtype.type(place - low)
-            near, far = flat[uint64(corner + low)], flat[uint64(corner + low + 1)]
-            sums[uint64(j)] += near + upper * (far - near)
-    sums *= length
+            place = step * j + first
+            low = np.int32(place)
+            at[uint64(j)], upper[uint64(j)] = low, real(place - low)
+        corner = uint64(line * width)
+        for j in range(begin, end):
+            i = corner + uint64(at[uint64(j)])
+            sums[uint64(j)] += flat[i] + upper[uint64(j)] * (flat[i + uint64(1)] - flat[i])
+    result[:] = sums * real(abs(step))
 
 
 @njit(parallel=True, nogil=True, cache=True)
@@ -76,8 +79,8 @@ def _back_project(lines, rays, linear, x):  # type: ignore[no-untyped-def]
     flat, real = lines.reshape(-1), x.dtype.type
     for task in prange(x.shape[0] * height):
         n, row = task // height, task % height
-        sums = x[n, row]
-        sums[:] = 0
+        at, near, far = np.empty(width, np.int32), np.empty(width, x.dtype), np.empty(width, x.dtype)
+        sums = np.zeros(width, x.dtype)
         for k in range(angles):
             by_column, by_row, start = rays[k]
             c = 1.0 if linear else max(abs(by_column), abs(by_row))
@@ -88,14 +91,17 @@ def _back_project(lines, rays, linear, x):  # type: ignore[no-untyped-def]
                 begin, end = _range((-1 - t) / by_column, (line - 2 * MARGIN - t) / by_column, width)
             elif not -1 < t < line - 2 * MARGIN:
                 continue
-            corner = (n * angles + k) * line
             for u in range(begin, end):
-                place = by_column * u + t + MARGIN
-                low = np.int64(place)
-                beyond = real(place - low)
-                near = max(top - slope * beyond, none) * flat[uint64(corner + low)]
-                far = max(top - slope * (1 - beyond), none) * flat[uint64(corner + low + 1)]
-                sums[uint64(u)] += near + far
+                place = by_column * u + (t + MARGIN)
+                low = np.int32(place)
+                fall = slope * real(place - low)
+                a, b = top - fall, top - slope + fall
+                at[uint64(u)], near[uint64(u)], far[uint64(u)] = low, (a if a > none else none), (b if b > none else none)
+            corner = uint64((n * angles + k) * line)
+            for u in range(begin, end):
+                i = corner + uint64(at[uint64(u)])
+                sums[uint64(u)] += near[uint64(u)] * flat[i] + far[uint64(u)] * flat[i + uint64(1)]
+        x[n, row] = sums
 
 
 @njit(cache=True, nogil=True)
