@@ -334,20 +334,13 @@ def reconstruct(
             raise ValueError(f"--{min(given)} is of a phantom's scan, and {str(scan)!r} is a real one: give one of them.")
         if method == "network" and model is None:
             raise ValueError("the network of a real scan must be trained already: give its --model.")
-        read = tomography.read_scan(scan, row)
-        sinogram, theta = read.sinogram, read.angles
-        if centre is None:
-            with console.status("looking for the axis of rotation …"):
-                centre = tomography.find_centre(sinogram, theta)
-            _say(console, f"axis of rotation at detector {centre:.1f} of 0 … {sinogram.shape[1] - 1}")
-        geometry = tomography.Geometry.over("reconstruct", (sinogram.shape[1],) * 2, theta.tolist(), sinogram.shape[1], centre)
+        sinogram, geometry = _real_scan(console, scan, row, centre)
     else:
         if centre is not None or row:
             raise ValueError("--centre and --row are of a real scan: give its file, or leave them out.")
         chosen: dict[str, Any] = {"phantom": "shepp-logan", "size": 128, "angles": 180, "wedge": 0.0, "noise": 0.02, "seed": 0, **given}
         truth = _phantom(chosen["phantom"], chosen["size"], chosen["seed"])
-        theta = tomography.tilts(chosen["angles"], chosen["wedge"])
-        geometry = tomography.Geometry.over("reconstruct", truth.shape, theta.tolist())
+        geometry = tomography.Geometry.over("reconstruct", truth.shape, tomography.tilts(chosen["angles"], chosen["wedge"]).tolist())
         sinogram = tomography.noisy(tomography.project(truth, geometry), chosen["noise"], chosen["seed"])
     if method == "network":
         restorer = _restorer(console, model, {} if scan else {n: v for n, v in chosen.items() if n != "phantom"}, epochs, out / "network")
@@ -363,11 +356,26 @@ def reconstruct(
     seconds = time.perf_counter() - started
     low, high = pictures.extent(image) if truth is None else (float(truth.min()), float(truth.max()))
     pictures.write(image, out, low=low, high=high)
-    pictures.draw(out / "comparison.png", sinogram, theta, image, method, truth, low=low, high=high)
+    pictures.draw(out / "comparison.png", sinogram, geometry.angles, image, method, truth, low=low, high=high)
     scores = "" if truth is None else f"  PSNR {tomography.psnr(image, truth):.2f} dB  SSIM {tomography.ssim(image, truth):.4f}"
-    _say(console, f"{method}: {image.shape[1]}×{image.shape[0]} from {len(theta)} angles{scores}  {seconds:.1f} s")
+    _say(console, f"{method}: {image.shape[1]}×{image.shape[0]} from {len(geometry.angles)} angles{scores}  {seconds:.1f} s")
     _say(console, f"  {out / 'reconstruction.tif'}  the image as numbers; reconstruction.png is for looking at")
     _say(console, f"  {out / 'comparison.png'}  the image beside the sinogram{'' if truth is None else ' and the truth'}")
+
+
+def _real_scan(console: Console, scan: Path, row: int, centre: float | None) -> tuple[Any, Any]:
+    """The sinogram of a file and its geometry; the image is as wide as the line of detectors."""
+    from minunet import tomography
+
+    read = tomography.read_scan(scan, row)
+    detectors = read.sinogram.shape[1]
+    if centre is None:
+        with console.status("looking for the axis of rotation …"):
+            centre = tomography.find_centre(read.sinogram, read.angles)
+        _say(console, f"axis of rotation at detector {centre:.1f} of 0 … {detectors - 1}")
+    if not 0 <= centre <= detectors - 1:
+        raise ValueError(f"--centre is a place among the detectors 0 … {detectors - 1}, got {centre:g}.")
+    return read.sinogram, tomography.Geometry.over("reconstruct", (detectors, detectors), read.angles.tolist(), detectors, centre)
 
 
 def _phantom(name: str, size: int, seed: int) -> Any:

@@ -490,6 +490,7 @@ def test_reconstruct_a_scan(minunet, tmp_path):
     said = minunet("reconstruct", tmp_path / "scan.h5", "--centre", 30, "--method", "sirt", "--iterations", 5, "--out", tmp_path / "out")
     assert "axis of rotation" not in said.out
     assert tifffile.imread(tmp_path / "out" / "reconstruction.tif").shape == (64, 64)
+    assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--centre", 64), "a place among the detectors 0 … 63, got 64")
     assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--row", 1), r"has the detector rows 0 … 0, got 1")
     assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--noise", 1), "--noise is of a phantom's scan, and .* is a real one")
     assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--method", "network"), "must be trained already: give its --model")

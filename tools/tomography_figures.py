@@ -82,8 +82,8 @@ def tooth(path: Path) -> Figure:
     for axes, centre in zip(others, (detectors // 2, found), strict=True):
         geometry = Geometry.over("figure", (detectors, detectors), scan.angles.tolist(), detectors, centre)
         image = fbp(scan.sinogram, geometry, filter="hann")
-        quarter = detectors // 4
-        image = image[quarter:-quarter, quarter:-quarter]
+        border = detectors // 5
+        image = image[border:-border, border:-border]
         low, high = extent(image)
         axes.imshow(image, cmap="gray", vmin=low, vmax=high)
         axes.set_title(f"axis at detector {centre:.1f}", fontsize=10)

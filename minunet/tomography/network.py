@@ -7,9 +7,9 @@ It is trained on pairs, with the mean square error. The input is the reconstruct
     'phantom'   the ellipses themselves
     'noisy'     the reconstruction of a second scan of the same object with other noise: Noise2Noise (Lehtinen et al., ICML 2018)
 
-The mean square error is least at the mean of all targets that fit an input. Where filtered back-projection, which is linear, makes the
-target, the noise in it has the mean 0, so the second network learns to remove noise without ever seeing the truth. What both scans miss,
-the wedge, it cannot learn: its targets miss it too.
+The mean square error is least at the mean of all targets that fit an input. Filtered back-projection is linear, so the noise in such a
+target has the mean 0, and the second network learns to remove noise without ever seeing the truth. What both scans miss, the wedge, it
+cannot learn: its targets miss it too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Settings:
     """All settings of a run.
 
     size, angles, wedge, noise: of the scans, see `tilts` and `noisy`. method, iterations: of the reconstruction that the network gets.
-    targets: 'phantom' or 'noisy'. phantoms: how many are trained on; a tenth as many more are for validation.
+    targets: 'phantom', or 'noisy' with method 'fbp'. phantoms: how many are trained on; a tenth as many more are for validation.
     base_channels, depth: of the UNet. learning_rate: of AdamW, at the peak of the one-cycle schedule.
     """
 
@@ -69,6 +69,10 @@ class Settings:
         check_method(self.method, self.iterations)
         if self.targets not in TARGETS:
             raise ValueError(f"targets are 'phantom' or 'noisy', got {self.targets!r}.")
+        if self.targets == "noisy" and self.method != "fbp":
+            raise ValueError(
+                f"the noise in a target has the mean 0 where fbp makes it, which is linear; {self.method} is not. Use method='fbp'."
+            )
         for name in ("epochs", "batch_size", "base_channels", "depth", "phantoms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -173,13 +177,7 @@ def train(settings: Settings, out: Path, *, pairs: tuple[Pairs, Pairs] | None = 
     training, validation = pairs or make_pairs(settings)
     manual_seed(settings.seed)
     model = Correction(settings.base_channels, settings.depth)
-    loader: Any = data.DataLoader(
-        training,
-        min(settings.batch_size, len(training)),
-        shuffle=True,
-        seed=settings.seed,
-        drop_last=True,
-    )
+    loader: Any = data.DataLoader(training, min(settings.batch_size, len(training)), shuffle=True, seed=settings.seed, drop_last=True)
     trainer = Trainer(
         model,
         AdamW(model.parameters(), lr=settings.learning_rate),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ def write(image: Array, out: Path, *, low: float, high: float) -> None:
     _whole(out / "reconstruction.png", lambda path: Picture.fromarray(shown).save(path, format="PNG"))
 
 
-def draw(path: Path, sinogram: Array, angles: Array, image: Array, title: str, truth: Array | None, *, low: float, high: float) -> None:
+def draw(
+    path: Path, sinogram: Array, angles: Sequence[float], image: Array, title: str, truth: Array | None, *, low: float, high: float
+) -> None:
     """Sinogram and reconstruction; with a truth also that, and the difference."""
     figure = Figure(figsize=(7.2 if truth is None else 14, 3.9), layout="constrained")
     axes = figure.subplots(1, 2 if truth is None else 4)
