@@ -422,6 +422,128 @@ def denoise_evaluate(
 
 
 @app.command()
+def reconstruct(
+    scan: Annotated[Path | None, typer.Argument(metavar="SCAN", help="A scan in an HDF5 file; without it a phantom is scanned.")] = None,
+    phantom: Annotated[str | None, typer.Option(help="shepp-logan or ellipses. [dim]\\[default: shepp-logan][/]")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the phantom. [dim]\\[default: 128][/]")] = None,
+    angles: Annotated[int | None, typer.Option(help="Steps of the phantom's scan over 180°. [dim]\\[default: 180][/]")] = None,
+    wedge: Annotated[float | None, typer.Option(help="Degrees that are missing: 60 leaves −60° to 60°. [dim]\\[default: 0][/]")] = None,
+    noise: Annotated[float | None, typer.Option(help="Its norm, as a share of the sinogram's. [dim]\\[default: 0.02][/]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of ellipses, noise and network. [dim]\\[default: 0][/]")] = None,
+    row: Annotated[int, typer.Option(help="The scan's detector row.")] = 0,
+    centre: Annotated[float | None, typer.Option(help="The detector that sees the axis of rotation; found where not given.")] = None,
+    method: Annotated[str, typer.Option(help="fbp, sirt, fista-tv or network.")] = "fbp",
+    iterations: Annotated[int | None, typer.Option(help="Of sirt and fista-tv. [dim]\\[default: 100][/]")] = None,
+    model: Annotated[Path | None, typer.Option(help="A trained network. Without it one is trained for the phantom's scan.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of its training. [dim]\\[default: 30][/]")] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the image and the pictures.")] = Path("minunet-reconstruction"),
+) -> None:
+    """Reconstruct a cross-section from a tomographic scan.
+
+    [dim]minunet reconstruct --phantom ellipses --wedge 60 --method fista-tv[/]
+
+    [dim]minunet reconstruct tooth.h5 --method sirt[/]
+    """
+    import time
+
+    from minunet import tomography
+    from minunet.tomography import pictures
+    from minunet.tomography.methods import check_method
+
+    console = Console()
+    made = {"phantom": phantom, "size": size, "angles": angles, "wedge": wedge, "noise": noise, "seed": seed}
+    given = {name: value for name, value in made.items() if value is not None}
+    if method != "network":
+        check_method(method, iterations)
+        if model is not None or epochs is not None:
+            raise ValueError(f"--model and --epochs belong to --method network, not to {method}.")
+    elif iterations is not None or (model is not None and epochs is not None):
+        raise ValueError("a network has no --iterations, and one that is trained already, --model, no --epochs: leave them out.")
+    truth = None
+    if scan is not None:
+        if given:
+            raise ValueError(f"--{min(given)} is of a phantom's scan, and {str(scan)!r} is a real one: give one of them.")
+        if method == "network" and model is None:
+            raise ValueError("the network of a real scan must be trained already: give its --model.")
+        sinogram, geometry = _real_scan(console, scan, row, centre)
+    else:
+        if centre is not None or row:
+            raise ValueError("--centre and --row are of a real scan: give its file, or leave them out.")
+        chosen: dict[str, Any] = {"phantom": "shepp-logan", "size": 128, "angles": 180, "wedge": 0.0, "noise": 0.02, "seed": 0, **given}
+        truth = _phantom(chosen["phantom"], chosen["size"], chosen["seed"])
+        geometry = tomography.Geometry.over("reconstruct", truth.shape, tomography.tilts(chosen["angles"], chosen["wedge"]).tolist())
+        sinogram = tomography.noisy(tomography.project(truth, geometry), chosen["noise"], chosen["seed"])
+    if method == "network":
+        restorer = _restorer(console, model, {} if scan else {n: v for n, v in chosen.items() if n != "phantom"}, epochs, out / "network")
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with console.status(f"{method} …") as status:
+        first, steps = (restorer.settings.method, restorer.settings.iterations) if method == "network" else (method, iterations)
+        image = tomography.reconstruct(
+            sinogram, geometry, first, steps, watch=lambda number, _: status.update(f"{first}: iteration {number}")
+        )
+        if method == "network":
+            image = restorer(image)
+    seconds = time.perf_counter() - started
+    low, high = pictures.extent(image) if truth is None else (float(truth.min()), float(truth.max()))
+    pictures.write(image, out, low=low, high=high)
+    pictures.draw(out / "comparison.png", sinogram, geometry.angles, image, method, truth, low=low, high=high)
+    scores = "" if truth is None else f"  PSNR {tomography.psnr(image, truth):.2f} dB  SSIM {tomography.ssim(image, truth):.4f}"
+    _say(console, f"{method}: {image.shape[1]}×{image.shape[0]} from {len(geometry.angles)} angles{scores}  {seconds:.1f} s")
+    _say(console, f"  {out / 'reconstruction.tif'}  the image as numbers; reconstruction.png is for looking at")
+    _say(console, f"  {out / 'comparison.png'}  the image beside the sinogram{'' if truth is None else ' and the truth'}")
+
+
+def _real_scan(console: Console, scan: Path, row: int, centre: float | None) -> tuple[Any, Any]:
+    """The sinogram of a file and its geometry; the image is as wide as the line of detectors."""
+    from minunet import tomography
+
+    read = tomography.read_scan(scan, row)
+    detectors = read.sinogram.shape[1]
+    if centre is None:
+        with console.status("looking for the axis of rotation …"):
+            centre = tomography.find_centre(read.sinogram, read.angles)
+        _say(console, f"axis of rotation at detector {centre:.1f} of 0 … {detectors - 1}")
+    if not 0 <= centre <= detectors - 1:
+        raise ValueError(f"--centre is a place among the detectors 0 … {detectors - 1}, got {centre:g}.")
+    return read.sinogram, tomography.Geometry.over("reconstruct", (detectors, detectors), read.angles.tolist(), detectors, centre)
+
+
+def _phantom(name: str, size: int, seed: int) -> Any:
+    from minunet.tomography import ellipses, shepp_logan
+
+    if size < 16:
+        raise ValueError(f"a phantom's --size is at least 16, got {size}.")
+    if name not in ("shepp-logan", "ellipses"):
+        raise ValueError(f"the phantom is shepp-logan or ellipses, got {name!r}.")
+    return shepp_logan(size) if name == "shepp-logan" else ellipses(size, seed)
+
+
+def _restorer(console: Console, model: Path | None, scanned: dict[str, Any], epochs: int | None, folder: Path) -> Any:
+    """The trained network, or one that is trained now for scans like this one, on other ellipses, and kept in the folder."""
+    from minunet.tomography.network import Restorer, Settings, make_pairs, train
+    from minunet.train.display import LiveDisplay
+
+    if model is not None:
+        restorer = Restorer.load(model)
+        told = {name: getattr(restorer.settings, name) for name in ("angles", "wedge", "noise") if name in scanned}
+        if other := [name for name, value in told.items() if value != scanned[name]]:
+            _say(console, "The network was trained for scans with " + ", ".join(f"{name} {told[name]:g}" for name in other) + ".")
+        return restorer
+    training = {"seed": scanned["seed"] + 1, **({} if epochs is None else {"epochs": epochs})}  # other objects than the one that is scanned
+    settings = Settings(**{**scanned, **training})
+    _say(console, f"A UNet learns to correct reconstructions of {settings.phantoms} other objects, scanned alike:")
+    with console.status("scanning and reconstructing them …"):
+        pairs = make_pairs(settings)
+    _, reason = train(settings, folder, pairs=pairs, display=LiveDisplay(console, {"val_loss": "val loss", "psnr": "PSNR"}))
+    if reason == "interrupted":
+        _say(console, "Stopped: a network that has not learnt to its end is not used.")
+        raise typer.Exit(130)
+    _say(console, f"  {folder / 'best.safetensors'}  the network, for --model")
+    return Restorer.load(folder)
+
+
+@app.command()
 def summary(
     model: Annotated[
         Path | None, typer.Argument(help="A run's folder or a checkpoint; without it, the UNet that the options describe.")

@@ -22,6 +22,7 @@ from minunet.ops.matmul import linear, matmul
 from minunet.ops.norm import batch_norm, group_norm, instance_norm, layer_norm
 from minunet.ops.pad import pad
 from minunet.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from minunet.ops.radon import back_project, radon
 from minunet.ops.reduce import max, mean, min, sum, var  # noqa: A004
 from minunet.ops.shape import broadcast_to, center_crop, flatten, permute, reshape, squeeze, transpose, unsqueeze
 from minunet.ops.softmax import log_softmax, softmax
@@ -32,6 +33,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "back_project",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -77,6 +79,7 @@ __all__ = [
     "pad",
     "permute",
     "prelu",
+    "radon",
     "relu",
     "reshape",
     "sigmoid",

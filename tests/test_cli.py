@@ -18,11 +18,11 @@ import tifffile
 from PIL import Image as Picture
 
 import minunet as mu
-from minunet import cli, nn
+from minunet import cli, nn, tomography
 from tests.conftest import assert_refused, require
 
 TINY = ["--epochs", "1", "--batch-size", "2", "--crop", "16", "--base-channels", "2", "--depth", "1"]
-COMMANDS = ["demo", "train", "evaluate", "predict", "denoise", "summary", "check", "bench"]
+COMMANDS = ["demo", "train", "evaluate", "predict", "denoise", "reconstruct", "summary", "check", "bench"]
 
 
 def make_folders(root: Path, count: int = 5, size: tuple[int, int] = (20, 24), channels: int = 1) -> tuple[Path, Path]:
@@ -407,6 +407,94 @@ def test_tensors_and_layers_where_there_is_no_gpu(missing_for_cuda):
             move()
     assert {p.device for p in layer.parameters()} == {"cpu"}
     assert (x + x).tolist() == [2]
+
+
+# reconstruct
+
+
+SMALL = ("--size", 32, "--angles", 40)
+
+
+@pytest.mark.parametrize("phantom", ["shepp-logan", "ellipses"])
+@pytest.mark.parametrize("method", ["fbp", "sirt", "fista-tv"])
+def test_reconstruct_a_phantom(minunet, tmp_path, phantom, method):
+    iterations = () if method == "fbp" else ("--iterations", 10)
+    said = minunet("reconstruct", "--phantom", phantom, *SMALL, "--wedge", 60, "--method", method, *iterations, "--out", tmp_path)
+    assert said.code == 0, said.err
+    assert re.search(rf"{method}: 32×32 from 27 angles  PSNR \d\d\.\d\d dB  SSIM 0\.\d{{4}}", said.out)
+    assert {path.name for path in tmp_path.iterdir()} == {"reconstruction.tif", "reconstruction.png", "comparison.png"}
+    image = tifffile.imread(tmp_path / "reconstruction.tif")
+    assert (image.shape, image.dtype) == ((32, 32), np.float32)
+    with Picture.open(tmp_path / "reconstruction.png") as picture:
+        assert (picture.size, picture.mode) == ((32, 32), "L")
+
+
+def test_reconstruct_with_a_network(minunet, tmp_path):
+    """One is trained, and serves again; one that was trained otherwise says so."""
+    scanned = ("--phantom", "ellipses", "--size", 16, "--angles", 20)
+    said = minunet("reconstruct", *scanned, "--method", "network", "--epochs", 1, "--out", tmp_path / "a")
+    assert said.code == 0, said.err
+    first = tifffile.imread(tmp_path / "a" / "reconstruction.tif")
+    network = tmp_path / "a" / "network"
+    said = minunet("reconstruct", *scanned, "--method", "network", "--model", network, "--out", tmp_path / "b")
+    assert said.code == 0, said.err
+    assert "trained for" not in said.out
+    assert np.array_equal(tifffile.imread(tmp_path / "b" / "reconstruction.tif"), first)
+    said = minunet("reconstruct", *scanned, "--noise", 0.1, "--method", "network", "--model", network, "--out", tmp_path / "c")
+    assert "trained for scans with noise 0.02" in said.out
+
+
+def test_reconstruct_a_scan(minunet, tmp_path):
+    h5py = require("h5py")
+    theta = np.arange(0, 180, 3.0)
+    geometry = tomography.Geometry.over("scan", (48, 48), theta.tolist(), 64, 30.0)
+    sinogram = tomography.project(tomography.shepp_logan(48), geometry) / 20
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["exchange/data"] = (50 + 1000 * np.exp(-sinogram))[:, None]
+        file["exchange/data_white"], file["exchange/data_dark"] = np.full((2, 1, 64), 1050.0), np.full((2, 1, 64), 50.0)
+        file["exchange/theta"] = theta
+    said = minunet("reconstruct", tmp_path / "scan.h5", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    found = re.search(r"axis of rotation at detector (\d+\.\d) of 0 … 63", said.out)
+    assert found, said.out
+    assert abs(float(found[1]) - 30) < 0.5
+    assert "PSNR" not in said.out
+    said = minunet("reconstruct", tmp_path / "scan.h5", "--centre", 30, "--method", "sirt", "--iterations", 5, "--out", tmp_path / "out")
+    assert "axis of rotation" not in said.out
+    assert tifffile.imread(tmp_path / "out" / "reconstruction.tif").shape == (64, 64)
+    assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--centre", 64), "a place among the detectors 0 … 63, got 64")
+    assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--row", 1), r"has the detector rows 0 … 0, got 1")
+    assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--noise", 1), "--noise is of a phantom's scan, and .* is a real one")
+    assert_refused(minunet("reconstruct", tmp_path / "scan.h5", "--method", "network"), "must be trained already: give its --model")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "h5py", None)
+        assert_refused(
+            minunet("reconstruct", tmp_path / "scan.h5"), r"needs h5py, which is not installed: pip install 'minunet\[tomography\]'"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--phantom", "cube"], "the phantom is shepp-logan or ellipses, got 'cube'"),
+        (["--method", "art"], "the method is one of fbp, sirt, fista-tv or network; got 'art'"),
+        (["--method", "fbp", "--iterations", 3], "filtered back-projection has no iterations"),
+        (["--method", "network", "--iterations", 3], "a network has no --iterations"),
+        (["--method", "sirt", "--epochs", 3], "--model and --epochs belong to --method network, not to sirt"),
+        (["--method", "network", "--size", 30], "sizes divisible by 8: size is 30, use 32"),
+        (["--method", "network", "--model", "no-such-model"], "no-such-model"),
+        (["--size", 8], "a phantom's --size is at least 16, got 8"),
+        (["--angles", 0], "a scan has at least 1 angle, got 0"),
+        (["--wedge", 180], "less than 180°, got 180°"),
+        (["--noise", -1], "the noise level is 0 or more"),
+        (["--centre", 5], "--centre and --row are of a real scan"),
+        (["no-such.h5"], "there is no file 'no-such.h5'"),
+    ],
+)
+def test_reconstruct_what_cannot_be(minunet, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(minunet("reconstruct", *arguments), message)
+    assert not any(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback():

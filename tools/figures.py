@@ -10,6 +10,7 @@ from pathlib import Path
 
 import convolution_figures
 import numpy as np
+import tomography_figures
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -230,6 +231,7 @@ FIGURES = {
     "losses": losses_compared,
     "noisy_targets": noisy_targets,
     **convolution_figures.FIGURES,
+    **tomography_figures.FIGURES,
 }
 
 if __name__ == "__main__":
