@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
@@ -214,10 +215,11 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
         fresh = 1
         for low in range(total * part // parts, total * (part + 1) // parts, PIXELS):
             high = min(low + PIXELS, total * (part + 1) // parts)
+            # bool(0) and int64(1) are no literals, for which Numba would compile a function once more
             if last > first and not (swapped and step):
-                _pack(x, x, False, inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
+                _pack(x, x, bool(0), inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
             if swapped or not step:
-                _pack(source, opening, gated, of_kept, point, grid, low, high, 0, kept, b, chunk_outputs, 1, size, zero)
+                _pack(source, opening, gated, of_kept, point, grid, low, high, np.int64(0), kept, b, chunk_outputs, np.int64(1), size, zero)
             for r in range(0, min(chunk_down, (outputs if swapped else numbers) - i * chunk_down), rows):
                 for k in range(0, min(chunk_along, columns - j * chunk_along), wide):
                     c = sums.ctypes.data + size * ((part * down + i * chunk_down + r) * columns + j * chunk_along + k)

@@ -298,15 +298,16 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                 out = (y[0] + size * o, y[1], y[2], y[3], y[4])
                 for p in range(AREA):
                     # Beside the multiplications, a few tiles at each point: ask for the next block's x, and for where this block's y goes.
+                    # (bool(1) is no literal, for which Numba would compile a function once more.)
                     for q in range(begin + count * p // AREA, begin + count * (p + 1) // AREA):
                         n, h, w = _tile_at(q, shape)
-                        _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, True)
+                        _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, bool(1))
                         if panel == 0 and q + ahead < tiles and 0 <= coming < inside[1]:
                             n, h, w = _tile_at(q + ahead, shape)
                             at = (n, coming, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1)  # the rest was read for the tiles before
-                            _prefetch(x, inside, at, channels, size, False)
+                            _prefetch(x, inside, at, channels, size, bool(0))
                             if gated:
-                                _prefetch(gate, inside, at, channels, size, False)
+                                _prefetch(gate, inside, at, channels, size, bool(0))
                     fresh = 1
                     for k in range(planes):
                         plane = d - before[0] + k

@@ -124,7 +124,8 @@ def _transform_tile(  # type: ignore[no-untyped-def]
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
         some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
-        _transform_input(some, some, False, volume, (n, plane, h - before[1], w - before[2]), out, point, patch, zero)
+        none = bool(0)  # no literal, for which Numba would compile the function once more
+        _transform_input(some, some, none, volume, (n, plane, h - before[1], w - before[2]), out, point, patch, zero)
     elif depth:
         for p in range(AREA):
             for c in range(depth):
