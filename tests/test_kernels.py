@@ -101,5 +101,5 @@ def test_the_first_array_of_a_list_chooses_the_kernel_set() -> None:
     call = kernels.Kernels("minunet.optim", "sgd").sgd
     with mu.recording() as choices:
         for dtype in (np.float32, np.float16):
-            call([np.ones(2, dtype)], [np.ones(2, dtype)], [[None]], [(1, 0, 0.5, 0, 1, False)])
+            call([np.ones(2, dtype)], [np.ones(2, dtype)], [[None]], np.array([(1, 0, 0.5, 0, 1, False)], dtype))
     assert [choice.served_by for choice in choices] == ["cpu", "ref"]
