@@ -16,8 +16,6 @@ import argparse
 import importlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +28,7 @@ from rich.console import Console
 from minunet.bench.measure import Contestant, Effort, medians, take_turns, write
 from minunet.bench.report import OURS, THEIRS
 from minunet.bench.rivals import load, torch_unet
-from minunet.bench.session import COUNTS
-from minunet.kernels import RESTING_THREADS
+from minunet.bench.session import answer_of
 from minunet.tensor import Tensor
 from minunet.train.display import LiveDisplay
 from minunet.train.loop import Display, Run, Trainer, one_cycle
@@ -173,13 +170,7 @@ def in_a_process(side: str, threads: int, quick: bool, minutes: float | None = N
     print(side if minutes is None else f"{side}: {minutes:.1f} minutes", flush=True)
     # Idle threads sleep soon on both sides. PyTorch's own default lets them wait for long: alone a step is then 2 % faster, but they
     # take the core from the thread that prepares the next windows, and the whole run is 2 % slower.
-    environment = RESTING_THREADS | os.environ | dict.fromkeys(COUNTS, str(threads))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with TemporaryDirectory() as folder:
-        answer = Path(folder, "answer.json")
-        request = json.dumps({"side": side, "threads": threads, "quick": quick, "minutes": minutes})
-        subprocess.run([sys.executable, __file__, "--request", request, "--out", str(answer)], env=environment, check=True)
-        return json.loads(answer.read_text(encoding="utf-8"))
+    return answer_of(__file__, {"side": side, "threads": threads, "quick": quick, "minutes": minutes})
 
 
 # --- the figure

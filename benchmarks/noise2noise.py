@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,9 +21,8 @@ from rich.console import Console
 
 from minunet import data
 from minunet.bench.measure import write
-from minunet.bench.session import COUNTS
+from minunet.bench.session import answer_of
 from minunet.inference import Denoiser
-from minunet.kernels import RESTING_THREADS
 from minunet.train.display import LiveDisplay
 from minunet.train.loop import Run
 from minunet.train.noise2noise import Settings, evaluate, train
@@ -79,12 +76,7 @@ def told(target: str, run: Run, about: dict[str, Any]) -> dict[str, Any]:
 def in_a_process(**request: Any) -> dict[str, Any]:
     """What `run_side` returns."""
     print(f"{request['target']} targets: {request['minutes']:g} minutes", flush=True)
-    environment = RESTING_THREADS | os.environ | dict.fromkeys(COUNTS, str(request["threads"]))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with TemporaryDirectory() as out:
-        answer = Path(out, "answer.json")
-        subprocess.run([sys.executable, __file__, "--request", json.dumps(request), "--out", str(answer)], env=environment, check=True)
-        return json.loads(answer.read_text(encoding="utf-8"))
+    return answer_of(__file__, request)
 
 
 def main() -> None:

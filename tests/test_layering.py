@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "minunet"
 
 LAYERS = [
-    {"arrays", "kernels", "shapes", "rng", "simd", "explog", "memory", "accumulate", "cuda", "cuda_graph", "volumes"},
+    {"arrays", "kernels", "shapes", "rng", "simd", "explog", "memory", "accumulate", "cuda", "cuda_graph", "volumes", "files"},
     {"tensor", "autograd"},
     {"ops", "functional", "__init__"},
     {"nn", "optim", "losses", "metrics", "checkpoint", "testing"},

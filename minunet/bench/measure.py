@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from minunet.files import replacing
+
 WARM_UP = 0.05  # seconds, after a first call that may compile
 MOST_CALLS = 20  # of a short operation, for one sample
 
@@ -152,6 +154,5 @@ def write(path: Path, what: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     lines = ",\n".join("    " + json.dumps(rounded(row), ensure_ascii=False) for row in rows)
     text = json.dumps(rounded(head), indent=2, ensure_ascii=False).removesuffix("\n}") + f',\n  "rows": [\n{lines}\n  ]\n}}\n'
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)  # who is stopped while writing leaves what was there
+    with replacing(path) as beside:  # who is stopped while writing leaves what was there
+        beside.write_text(text, encoding="utf-8")

@@ -141,19 +141,26 @@ def _memory(request: Request, trained: Row) -> Row:
     return {"threads": threads, "network": name, "shape": shape, "mode": "memory", "mib": mib, **ratio}
 
 
+def environment_for(threads: int) -> dict[str, str]:
+    """Of a process with that many threads, which sleep soon when idle, and this minunet."""
+    source = str(Path(minunet.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    return {**RESTING_THREADS, **os.environ, **dict.fromkeys(COUNTS, str(threads)), "PYTHONPATH": path}
+
+
+def answer_of(script: str, request: dict[str, Any]) -> Any:
+    """What `script` writes, as JSON, when it is run with --request and --out, in a process with request["threads"] threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        command = [sys.executable, script, "--request", json.dumps(request), "--out", str(answer)]
+        subprocess.run(command, env=environment_for(request["threads"]), check=True)
+        return json.loads(answer.read_text(encoding="utf-8"))
+
+
 def _worker(request: Request, threads: int, task: tuple[str, str, str] | None = None) -> Iterator[Row]:
     """What a measuring process says, line by line. task: (network, shape, side or rival), for a process with this one thing to do."""
     asked = {**vars(request), "threads": threads, "task": task}
-    source = str(Path(minunet.__file__).parents[1])
-    environment = {
-        **RESTING_THREADS,
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-        **os.environ,
-        **(_AVX2 if request.avx2 else {}),
-        **dict.fromkeys(COUNTS, str(threads)),
-        "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
-    }
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **environment_for(threads), **(_AVX2 if request.avx2 else {})}
     environment.pop("JAX_ENABLE_X64", None)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         command = [sys.executable, "-m", "minunet.bench", json.dumps(asked)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import tifffile
 from PIL import Image as Picture
 
 from minunet.data.images import JPEG, pixel_type
+from minunet.files import replacing
 
 Array = np.ndarray[Any, Any]
 _TIFF = (".tif", ".tiff")
@@ -49,8 +49,8 @@ def write_image(path: Path, image: Array, dtype: np.dtype[Any]) -> None:
 
 def _write(path: Path, pixels: Array) -> None:
     """The file is the old one or the whole new one."""
-    beside, suffix = path.with_name(path.name + ".part"), path.suffix.lower()
-    try:
+    suffix = path.suffix.lower()
+    with replacing(path) as beside:
         if suffix in _TIFF:
             colours = pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
             tifffile.imwrite(
@@ -60,6 +60,3 @@ def _write(path: Path, pixels: Array) -> None:
             Picture.fromarray(pixels).save(beside, format="JPEG", quality=95)
         else:
             Picture.fromarray(pixels).save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

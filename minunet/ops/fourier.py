@@ -31,8 +31,13 @@ class FourierFilter(Function):
 
 
 def _filtered(x: Any, gain: Any) -> Any:
-    xp, axes = array_module(x), tuple(range(2, x.ndim))
-    return xp.real(xp.fft.ifftn(gain * xp.fft.fftn(x, axes=axes), axes=axes)).astype(x.dtype)
+    return filtered(x, gain, 2).astype(x.dtype)
+
+
+def filtered(x: Any, gain: Any, first: int) -> Any:
+    """Re F⁻¹(g·F x) of an array over its axes from `first` on."""
+    xp, axes = array_module(x), tuple(range(first, x.ndim))
+    return xp.real(xp.fft.ifftn(gain * xp.fft.fftn(x, axes=axes), axes=axes))
 
 
 def fourier_filter(input: Tensor, gain: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,18 @@ import tifffile
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
+from minunet.files import replacing
+
 Array = np.ndarray[Any, Any]
 
 
 def write(image: Array, out: Path, *, low: float, high: float) -> None:
     """reconstruction.tif, (H, W) float32 as it is, and reconstruction.png, 8 bits from `low`, black, to `high`, white."""
     shown = np.rint(255 * np.clip((image - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8)
-    _whole(out / "reconstruction.tif", lambda path: tifffile.imwrite(path, image.astype(np.float32)))
-    _whole(out / "reconstruction.png", lambda path: Picture.fromarray(shown).save(path, format="PNG"))
+    with replacing(out / "reconstruction.tif") as path:
+        tifffile.imwrite(path, image.astype(np.float32))
+    with replacing(out / "reconstruction.png") as path:
+        Picture.fromarray(shown).save(path, format="PNG")
 
 
 def draw(
@@ -41,17 +44,11 @@ def draw(
         place.set_title(name)
         place.set_axis_off()
     figure.colorbar(shown, ax=axes[-1], shrink=0.8)
-    _whole(path, lambda beside: figure.savefig(beside, format="png", dpi=110))
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png", dpi=110)
 
 
 def extent(image: Array) -> tuple[float, float]:
     """Black and white for an image of which nothing is known: its 0.5th and 99.5th percentile."""
     low, high = np.percentile(image, (0.5, 99.5))
     return float(low), float(high)
-
-
-def _whole(path: Path, write_to: Any) -> None:
-    """The whole file or the old one."""
-    beside = path.with_name(path.name + ".part")
-    write_to(beside)
-    os.replace(beside, path)

@@ -17,7 +17,6 @@ import io
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -32,6 +31,7 @@ import numpy as np
 
 from minunet import checkpoint, cuda, rng
 from minunet.arrays import to_device
+from minunet.files import replacing
 from minunet.nn import Module
 from minunet.optim import Optimizer
 from minunet.optim.scaling import LossScaler
@@ -367,9 +367,8 @@ def resumed_settings(kind: type[Settings], out: Path, changes: dict[str, Any], f
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes the whole file or leaves the old one."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from minunet.files import replacing
 
 if TYPE_CHECKING:
     from minunet.train.noise2noise import Restored
@@ -130,6 +131,5 @@ def _displayable(image: Array) -> Array:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    beside = path.with_name(path.name + ".part")
-    figure.savefig(beside, format="png", dpi=110)
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png", dpi=110)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minunet.data.noise.base import Image, Noise, Rng
+from minunet.ops.fourier import filtered
 
 STRENGTH = -np.log(0.025)
 
@@ -48,13 +49,13 @@ class Mri(Noise):
         """With the measured frequencies put back, where they are known."""
         if known is None:
             return output
-        return (_filtered(output, known.gain) + known.image).astype(np.float32)
+        return (filtered(output, known.gain, 1) + known.image).astype(np.float32)
 
     def _measure(self, image: Image, rng: Rng, strength: float) -> tuple[Image, Measured]:
         probability = np.exp(-strength * frequencies(image.shape[1:]))
         kept = _symmetric(rng.random(probability.shape)) < probability
-        noisy = _filtered(image, kept / probability)
-        measured = Measured(_filtered(image, kept).astype(np.float32), (~kept)[None].astype(np.float32))
+        noisy = filtered(image, kept / probability, 1)
+        measured = Measured(filtered(image, kept, 1).astype(np.float32), (~kept)[None].astype(np.float32))
         return noisy.astype(np.float32), measured
 
 
@@ -70,8 +71,3 @@ def _symmetric(values: NDArray) -> NDArray:
     axes = tuple(range(values.ndim))
     opposite = np.roll(np.flip(here, axes), 1, axes)
     return values.ravel()[np.minimum(here, opposite)]
-
-
-def _filtered(image: NDArray, gain: NDArray) -> NDArray:
-    axes = tuple(range(1, image.ndim))
-    return np.fft.ifftn(gain * np.fft.fftn(image, axes=axes), axes=axes).real
