@@ -73,13 +73,34 @@ def check_device(device: str) -> None:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on `device`, 'cpu' or 'cuda'; the same object where it is there already."""
+    """The array on `device`, 'cpu' or 'cuda'; the same object where it is there already. It keeps the order of its axes in memory.
+
+    CuPy would put them into the order of the shape, both ways. So it gets them as they lie.
+    """
     if device == device_of(array):
         return array
-    if device == "cuda":
-        return cupy_module().asarray(array)
     check_device(device)
-    return array.get()
+    order = memory_order(array)
+    there = array.transpose(order)
+    there = cupy_module().asarray(there) if device == "cuda" else there.get()
+    return there.transpose(back_from(order))
+
+
+# ---- the order of elements in memory ----
+
+
+def memory_order(array: Array) -> tuple[int, ...]:
+    """The axes, from the one whose elements are farthest apart in memory to the one whose elements lie side by side.
+
+    `array.transpose(memory_order(array))` is read from its first byte to its last. CuPy's own kernels count their threads in the order
+    of the axes, whatever the strides are, and what they make lies in that order.
+    """
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+
+
+def back_from(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes that undo `transpose(order)`."""
+    return tuple(order.index(axis) for axis in range(len(order)))
 
 
 # ---- dtypes: float64 for checks, float32, and images of 16 bits ----

@@ -301,7 +301,7 @@ def denoise_train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
     steps: Annotated[int | None, typer.Option(help="Limit of steps. [dim]\\[default: 20000, or none with --minutes][/]")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time limit; the learning rate falls to its end within it.")] = None,
-    loss: Annotated[str | None, typer.Option(help="With --second: l2, l1 or l0. [dim]\\[default: l2][/]")] = None,
+    loss: Annotated[str | None, typer.Option(help="l2, l1 or l0. [dim]\\[default: the one that fits --noise, l2 with --second][/]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a step.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the random window taken from an image, divisible by 32.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,

@@ -47,6 +47,7 @@ __all__ = [
     "blocks_for",
     "capturing",
     "current_gpu",
+    "current_precision",
     "graph",
     "held",
     "on_gpu",
@@ -65,7 +66,6 @@ OPTIONS = ("-std=c++17",)
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_THREADS = 1024  # of a block
 MOST_PACKED = 4096  # values that a kernel keeps
-PLAIN_SHARED = 48 * 1024  # bytes of shared memory that a kernel gets without asking
 
 _SCALARS = {
     "bool": np.bool_,
@@ -112,6 +112,11 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         _precision.reset(token)
+
+
+def current_precision() -> str:
+    """How convolutions multiply float32 arrays just here."""
+    return _precision.get()
 
 
 def blocks_for(n: int, size: int) -> int:
@@ -179,7 +184,7 @@ class Kernel:
         count = threads[0] * threads[1] * threads[2]
         if not 1 <= count <= MOST_THREADS or threads[2] > 64:
             raise ValueError(f"kernel {self.name}: a block has 1 to {MOST_THREADS} threads, at most 64 along z; got {threads}.")
-        if shared > PLAIN_SHARED:
+        if shared:  # beside what it has of its own that may be more than a kernel gets without asking
             self.function.max_dynamic_shared_size_bytes = shared
         self.function(blocks, threads, tuple(values), shared_mem=shared)
 

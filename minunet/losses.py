@@ -163,8 +163,8 @@ def squared_error(output: Tensor, target: Any, *, mask: Any = None) -> Tensor:
         return F.mse_loss(output, target)
     xp = array_module(output.data)
     weight = Tensor(xp.broadcast_to(_on_device(output, mask).astype(output.dtype), output.shape))
-    total = float(weight.data.sum())
-    return F.mse_loss(output, target, reduction="sum", weight=weight) / (total or 1.0)
+    total = xp.asarray(weight.data.sum())  # stays where it is: nobody waits for the GPU
+    return F.mse_loss(output, target, reduction="sum", weight=weight) / Tensor(total + (total == 0).astype(total.dtype))
 
 
 def absolute_error(output: Tensor, target: Any) -> Tensor:
@@ -172,13 +172,14 @@ def absolute_error(output: Tensor, target: Any) -> Tensor:
     return F.l1_loss(output, _like(output, target, "absolute_error"))
 
 
-def annealed_error(output: Tensor, target: Any, *, gamma: float, epsilon: float = 1e-8) -> Tensor:
+def annealed_error(output: Tensor, target: Any, *, gamma: Any, epsilon: float = 1e-8) -> Tensor:
     """L0 in the limit: L = mean (|f − y| + ε)^γ, γ falling from 2 to 0 during training.
 
     At γ = 2 it is L2, at 1 L1. Near 0 it counts the elements that are not hit, whatever they miss by, so that targets which are far off
     have no say; started there it would have no slope to follow. Lehtinen et al. 2018, section 3.2.
+    gamma: a number; for a CUDA graph an array of one, as `cuda.varying` makes it, since a graph repeats numbers.
     """
-    if gamma < 0:
+    if not is_array(gamma) and gamma < 0:
         raise ValueError(f"annealed_error: gamma falls from 2 to 0, got {gamma}.")
     return ((F.abs(output - _like(output, target, "annealed_error")) + epsilon) ** gamma).mean()
 

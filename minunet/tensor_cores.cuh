@@ -9,17 +9,15 @@
 //     b[0…1]     B at (word, column) (r, q)    (r + 4, q)
 //     sum[0…3]   at (row, column)    (q, 2r)   (q, 2r + 1)    (q + 8, 2r)   (q + 8, 2r + 1)
 //
-// Source: NVIDIA, PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16". PTX is not C++: the same functions in C++, for a
-// processor, stand in tests/host_gpu/device.h.
+// Matrices of 8×4 words come from shared memory four at a time: `load_matrices`. Lanes 0 to 7 say where the eight rows of the first begin,
+// 16 bytes each, lanes 8 to 15 those of the second, and so on. Lane l gets word (q, r) of each, so that four of them are an a[0…3].
+// `load_turned` does the same with matrices of 8×8 numbers of 16 bits, and turns rows to columns.
+//
+// Source: NVIDIA, PTX ISA, "Matrix Fragments for mma.m16n8k8", "mma.m16n8k16" and "ldmatrix". PTX is not C++: the same functions in C++,
+// for a processor, stand in tests/host_gpu/device.h.
 
 #if defined(TF32) || defined(FP16) || defined(BF16)
 #define TENSOR_CORES
-#endif
-
-#if defined(FP16) || defined(BF16)
-
-__device__ inline unsigned word_of(Half low, Half high) { return low.bits | (unsigned)high.bits << 16; }
-
 #endif
 
 #ifdef __CUDACC__
@@ -27,10 +25,8 @@ __device__ inline unsigned word_of(Half low, Half high) { return low.bits | (uns
 #if defined(TF32)
 
 // 10 bits of the 23 behind the point remain; a number halfway between two goes away from zero.
-__device__ inline unsigned word_of(float x) {
-    unsigned word;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(x));
-    return word;
+__device__ inline void round_words(unsigned (&words)[4]) {
+    for (int i = 0; i < 4; i++) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(words[i]) : "f"(__uint_as_float(words[i])));
 }
 
 #define STEP "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
@@ -41,6 +37,23 @@ __device__ inline unsigned word_of(float x) {
 #endif
 
 #ifdef TENSOR_CORES
+
+#ifndef TF32
+__device__ inline void round_words(unsigned (&words)[4]) {}  // numbers of 16 bits are what they are
+#endif
+
+#define LOAD "ldmatrix.sync.aligned.m8n8.x4"
+#define WORDS " {%0, %1, %2, %3}, [%4];"
+
+__device__ inline void load_matrices(const void* row, unsigned (&words)[4]) {
+    const unsigned in_shared = __cvta_generic_to_shared(row);
+    asm volatile(LOAD ".shared.b16" WORDS : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(in_shared) : "memory");
+}
+
+__device__ inline void load_turned(const void* row, unsigned (&words)[4]) {
+    const unsigned in_shared = __cvta_generic_to_shared(row);
+    asm volatile(LOAD ".trans.shared.b16" WORDS : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(in_shared) : "memory");
+}
 
 // sum += A·B, by all lanes of a warp together: `volatile` keeps the compiler from moving a step to where only some of them come.
 __device__ inline void tensor_step(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {

@@ -27,6 +27,20 @@ def is_channels_last(array: Any) -> bool:
     return array.shape[1] > 1 and bool(between_pixels) and abs(array.strides[1]) < min(between_pixels)
 
 
+def is_wide(*arrays: Any) -> bool:
+    """Whether a thread may take the channels of (N, C, *spatial) in pieces of 16 bytes of the first array, `WIDE` in volumes.cuh.
+
+    In each array a pixel's channels lie side by side, and a piece begins where one instruction can read it: at a multiple of its size.
+    """
+    count = 16 // arrays[0].itemsize
+    for a in arrays:
+        piece = count * a.itemsize
+        steps = [step for axis, (step, n) in enumerate(zip(a.strides, a.shape, strict=True)) if axis != 1 and n > 1]
+        if a.shape[1] % count or a.strides[1] != a.itemsize or any(step % piece for step in (a.data.ptr, *steps)):
+            return False
+    return True
+
+
 def empty_channels_last(like: Any, samples: int, channels: int, spatial: tuple[int, ...]) -> Any:
     """An array (N, C, *spatial) of undefined content and of the dtype of `like`, channels last in memory."""
     return channels_first(array_module(like).empty((samples, *spatial, channels), dtype=like.dtype))
@@ -38,17 +52,3 @@ def empty(like: Any, spatial: tuple[int, ...], dtype: Any) -> Any:
     if is_channels_last(like):
         return channels_first(array_module(like).empty((samples, *spatial, channels), dtype=dtype))
     return array_module(like).empty((samples, channels, *spatial), dtype=dtype)
-
-
-def memory_order(array: Any) -> tuple[int, ...]:
-    """The axes, from the one whose elements are farthest apart in memory to the one whose elements lie side by side.
-
-    `array.transpose(memory_order(array))` is read from its first byte to its last. CuPy's own kernels count their threads in the order
-    of the axes, whatever the strides are.
-    """
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
-
-
-def back_from(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes that undo `transpose(order)`."""
-    return tuple(order.index(axis) for axis in range(len(order)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minunet import memory, volumes
+from minunet import memory
 from minunet.accumulate import cpu, gpu
-from minunet.arrays import to_device
+from minunet.arrays import memory_order, to_device
 from tests.conftest import require
 from tests.running import on
 
@@ -56,4 +56,4 @@ def test_on_the_gpu_the_sum_lies_as_the_first_array_does(shape):
             got = gpu.add(to_device(left, "cuda"), to_device(right, "cuda"))
         assert np.array_equal(got.get(), left + right)
         if left.size:
-            assert volumes.memory_order(got) == volumes.memory_order(left)
+            assert memory_order(got) == memory_order(left)

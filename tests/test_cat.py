@@ -154,6 +154,15 @@ def test_on_the_gpu_the_result_lies_as_the_first_input_does(axis, dtype, order):
     assert y.strides == np.ascontiguousarray(want.transpose(order)).transpose(back).strides
 
 
+def test_on_the_gpu_parts_of_one_buffer_are_joined_without_a_copy():
+    with on("gpu"):
+        buffer = to_device(filled(2, 7, 4, 5), "cuda")
+        y = F.cat([Tensor(buffer[:, :3]), Tensor(buffer[:, 3:])], 1).data
+        assert (y.data.ptr, y.strides, y.shape) == (buffer.data.ptr, buffer.strides, buffer.shape)
+        assert side_by_side([buffer[:, 3:], buffer[:, :3]], 1) is None
+        assert side_by_side([buffer[:, :3], buffer[:, 3:].copy()], 1) is None
+
+
 def test_on_the_gpu_integers_of_two_kinds_meet_as_in_numpy():
     low, high = np.arange(4, dtype=np.uint8), np.arange(3, dtype=np.int64)
     with on("gpu"):

@@ -39,7 +39,8 @@ CASES = [
 
 
 @pytest.fixture(autouse=True)
-def _gpu():
+def _gpu(monkeypatch):
+    monkeypatch.setattr(gpu, "is_winograd", lambda *_: False)  # test_conv_gpu_winograd.py is about those
     with host_gpu.installed():
         yield
 
@@ -236,7 +237,9 @@ def test_errors_are_those_of_the_format(name):
     x, w, gy = (rounded(a, name) for a in (x, w, gy))
     check_bounds(got, [x, w, b, gy, gate, c], GEOMETRY, name, factors=False)  # products of rounded numbers are exact
     if name == "tf32":
-        assert all((a != b).any() for a, b in zip(got, sums(last, arrays, GEOMETRY), strict=True))
+        strict = sums(last, arrays, GEOMETRY)
+        differ = [(a != b).any() for a, b in zip(got, strict, strict=True)]
+        assert differ == [True, True, True, True, True, False, True, False]  # ∂b is a sum without factors
 
 
 @pytest.mark.parametrize("place", [last, first, slice_of_wider])
@@ -332,42 +335,106 @@ def test_each_gpu_is_asked_what_it_has(monkeypatch):
 
 # planted faults
 
-FAULTS = [
-    # format, file, what stands there, what is put there, how it is told
-    pytest.param("float32", "tile.cuh", "__syncthreads();", "", KernelError, id="no barrier between the two pairs of panels"),
-    pytest.param("float32", "tile.cuh", "reader.put(a[1 - turn], b[1 - turn])", "reader.put(a[turn], b[turn])", KernelError, id="one pair"),
-    pytest.param("float32", "tiled.cu", "column < columns ? left : 0", "column <= columns ? left : 0", KernelError, id="a column too far"),
-    pytest.param("float32", "tiled.cu", "first + row < count", "first + row <= count", KernelError, id="a pixel too far"),
-    pytest.param("float32", "tiled.cu", "left > 2 ? x", "left >= 2 ? x", KernelError, id="a channel too far"),
-    pytest.param("float32", "tiled.cu", "0 <= w && w < sizes[2]", "0 <= w && w <= sizes[2]", KernelError, id="past the edge"),
-    pytest.param("float32", "tiled.cu", "if (channel < channels) return true;", "", AssertionError, id="one slice for each tap"),
-    pytest.param("float32", "tiled.cu", "if (++slice >= end)", "if (++slice >= end - 1)", AssertionError, id="a slice too few"),
-    pytest.param("float32", "tiled.cu", "if (gate) image[i] = ", "if (false) image[i] = ", AssertionError, id="no gate for ∂x"),
-    pytest.param("float32", "tiled.cu", "return gate ? gated(v,", "return false ? gated(v,", AssertionError, id="no gate for ∂w"),
-    pytest.param("float32", "tiled.cu", "(!BACK || (phase[axis] - far) % s == 0)", "true", AssertionError, id="taps of other phases"),
-    pytest.param("float32", "tiled.cu", "int part = 0", "int part = 1", AssertionError, id="a part lost"),
-    pytest.param("tf32", "tile.cuh", "x[i], y[j])", "x[j], y[i])", AssertionError, id="A with B"),
-    pytest.param("tf32", "tile.cuh", "y[j][1] = *b.at(word + r + 4,", "y[j][1] = *b.at(word + r,", AssertionError, id="half of B twice"),
-    pytest.param("tf32", "tile.cuh", "&of[i][j][2]", "&of[i][j][0]", AssertionError, id="the same sums twice"),
-    pytest.param("bfloat16", "tile.cuh", "word < WORDS; word += 8", "word < WORDS - 8; word += 8", AssertionError, id="a step too few"),
-    pytest.param("bfloat16", "tile.cuh", "{word_of(u.x, v.x),", "{word_of(v.x, v.x),", AssertionError, id="a pixel twice in a word"),
-]
+FAULTS = {
+    # format, file, how it is told: name, what stands there, what is put there
+    ("float32", "tile.cuh", KernelError): [
+        ("no barrier between copies and sums", "__syncthreads();", ""),
+        ("a slice read before it has come", "wait_for_copies<STAGES - 2>", "wait_for_copies<STAGES - 1>"),
+        (
+            "waited for after the barrier",
+            "        wait_for_copies<STAGES - 2>();\n        __syncthreads();",
+            "        __syncthreads();\n        wait_for_copies<STAGES - 2>();",
+        ),
+        ("a stage filled while it is read", "i < STAGES - 1; i++) begin", "i < STAGES; i++) begin"),
+        ("stages mixed up", "filled = (filled + 1) % STAGES", "filled = (filled + 1) % 2"),
+        ("∂b from another stage", "see(stages[read].b)", "see(stages[filled].b)"),
+    ],
+    ("float32", "tiled.cu", AssertionError): [
+        ("chunks that do not change places", "copy_chunk(b.chunk(line, number) + i", "copy_chunk(&b.chunks[line][number] + i"),
+        ("one slice for each tap", "if (channel < channels) return true;", ""),
+        ("a slice too few, by numbers", "return first < terms;", "return first + SLICE < terms;"),
+        ("a slice too few for ∂w", "left(end - first)", "left(end - first - 1)"),
+        ("slices counted twice", "min(first + slices_of_a_part, all)", "min(first + slices_of_a_part + 1, all)"),
+        ("taps of other phases", "whole = whole && shift[axis] % s == 0;", ""),
+        ("a part lost", "int part = 0", "int part = 1"),
+        ("∂b missing", "first_row == 0 && rows > count", "rows < count"),
+        ("∂b counted twice", "gb += *", "gb += 2 * *"),
+        ("ReLU always", "relu ? 0 : -infinity()", "0"),
+        ("the bias of another column", "sum + shifts[column]", "sum + shifts[0]"),
+    ],
+    ("float32", "tiled.cu", KernelError): [
+        ("a column too far", "there && line + i * LINES < columns", "there && line + i * LINES <= columns"),
+        ("a column too far, by numbers", "meets && column < columns ?", "meets && column <= columns ?"),
+        ("a pixel too far", "number < count() ?", "number <= count() ?"),
+        ("a channel too far", "channel + first < channels;", "channel + first <= channels;"),
+        ("a term too far, by numbers", "term < terms &&", "term <= terms &&"),
+        ("past the edge", "0 <= w && w < sizes[2]", "0 <= w && w <= sizes[2]"),
+        ("past the edge for ∂w", "0 <= at && at < g.in[2]", "0 <= at && at <= g.in[2]"),
+        ("past the end of a line for ∂w", "term < pixels_left && o < g.outputs", "o < g.outputs"),
+        ("an output too far for ∂w", "pixels_left && o < g.outputs", "pixels_left && o <= g.outputs"),
+        ("rows past the last weight", "weight.w != NOTHING &&", ""),
+        ("results past the last pixel", "q.w < 0 ? NOWHERE :", "q.w < -1 ? NOWHERE :"),
+        ("a column too far in the result", "column >= left) return", "column > left) return"),
+        ("outputs too far in ∂b", "bias && first_column + threadIdx.x < g.outputs", "bias"),
+    ],
+    ("tf32", "tile.cuh", AssertionError): [
+        ("B as A lies", "return of_b ? matrix / 2 : matrix % 2;", "return matrix % 2;"),
+        ("halves of B exchanged", "{y[turn % 2][0], y[turn % 2][1]}", "{y[turn % 2][1], y[turn % 2][0]}"),
+        ("half of the words twice", "lane % 4 + 4 * half_of_words<of_b>(i)", "lane % 4"),
+        ("the same sums twice", "&of[i][j][2]", "&of[i][j][0]"),
+    ],
+    ("bfloat16", "tile.cuh", AssertionError): [
+        ("a step too few", "turn < 8", "turn < 4"),
+        ("the next columns of B too early", "y[next % 2]);", "y[turn % 2]);"),
+        (
+            "terms for lines",
+            "lane % 8 + 8 * half_of_words<of_b>(matrix), line / WIDE + half_of_lines<of_b>(matrix)",
+            "lane % 8 + 8 * half_of_lines<of_b>(matrix), line / WIDE + half_of_words<of_b>(matrix)",
+        ),
+    ],
+}
 
 
-@pytest.mark.parametrize(("name", "file", "right", "wrong", "told"), FAULTS)
-def test_a_fault_is_seen(name, file, right, wrong, told, tmp_path: Path, monkeypatch):
+def check_channels(name: str, channels: int, outputs: int) -> None:
+    """Two phases, and in float32 more than one slice for a tap and two parts of ∂w."""
+    geometry = Geometry((2, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    arrays = draw((1, channels, 9, 20), (outputs, channels, 3, 3), geometry, normal)
+    arrays[4][:, :, ::2] *= -1  # a gate that is open and closed
+    arrays = in_format(arrays, name)
+    with multiplying(name):
+        check_bounds(sums(last, arrays, geometry), arrays, geometry, name)
+
+
+def check_both_readers(name: str) -> None:
+    check_channels(name, 24, 8)  # chunks
+    check_channels(name, 9, 3)  # numbers one by one
+
+
+@pytest.mark.parametrize("name", ["float32", "tf32", "bfloat16"])
+def test_what_is_right_tells_nothing(name):
+    check_both_readers(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "told", "right", "wrong"),
+    [pytest.param(*where, *change, id=fault) for where, faults in FAULTS.items() for fault, *change in faults],
+)
+def test_a_fault_is_seen(name, file, told, right, wrong, tmp_path: Path, monkeypatch):
     for copied in ("tiled.cu", "tile.cuh", "geometry.cuh"):
         shutil.copy(gpu.TILED.path.with_name(copied), tmp_path)
     source = (tmp_path / file).read_text()
     assert right in source
     (tmp_path / file).write_text(source.replace(right, wrong))
     monkeypatch.setattr(gpu, "TILED", cuda.Source(str(tmp_path / "gpu.py"), "tiled.cu"))
-    geometry = Geometry((2, 1), ((1, 1), (1, 1)), (1, 1), 1)
-    arrays = draw((1, 18, 7, 40), (3, 18, 3, 3), geometry, normal)
-    arrays[4][:, :, ::2] *= -1  # a gate that is open and closed
-    arrays = in_format(arrays, name)
-    with host_gpu.pretended(), pytest.raises(told), multiplying(name):
-        check_bounds(sums(last, arrays, geometry), arrays, geometry, name)
+    with host_gpu.pretended(), pytest.raises(AssertionError) as seen:
+        check_both_readers(name)
+    assert type(seen.value) is told  # and not that it does not compile
+
+
+def test_a_gate_that_is_left_out_is_seen(monkeypatch):
+    monkeypatch.setattr(gpu, "through_gate", lambda gy, gate: (gy, None))
+    with pytest.raises(AssertionError, match="result 2 of float32"):
+        check_channels("float32", 24, 8)
 
 
 def test_excerpts_of_the_page_are_the_code():

@@ -16,9 +16,10 @@ import pytest
 
 import minunet as mu
 from minunet import cuda
+from minunet.arrays import cupy_module
 from tests import host_gpu
 from tests.host_gpu import KernelError, faults, stand_in, translate
-from tests.host_gpu.faults import DOUBLE, LISTS, NEIGHBOUR, REVERSAL, TREE, cupy, empty, lists, row
+from tests.host_gpu.faults import COPY, DOUBLE, LISTS, NEIGHBOUR, REVERSAL, TREE, cupy, empty, lists, row
 
 Launch = Callable[..., Any]
 
@@ -190,6 +191,7 @@ def test_what_is_right_tells_nothing():
     """The sources that the faults are planted in."""
     assert not faults.Fault("", REVERSAL, lambda: (1, 256, row(256), empty(256), 256), "").sentence()
     assert not faults.Fault("", TREE, lambda: (4, 256, row(1000), empty(4), 1000), "", 1024).sentence()
+    assert not faults.Fault("", COPY, lambda: (1, 32, row(128), empty(32)), "").sentence()
     assert not faults.Fault("", NEIGHBOUR, lambda: (2, 256, row(300), empty(300), 300), "").sentence()
 
 
@@ -400,6 +402,36 @@ def test_a_sum_is_an_array_without_axes():
     assert isinstance(total, cupy.ndarray)
     assert total.shape == ()
     assert float(total) == 3
+
+
+def test_results_lie_in_the_order_of_their_axes():
+    """Whatever the order of the arguments is, as CuPy's do. With --real-gpu CuPy is held to it."""
+    host = np.moveaxis(np.arange(24, dtype=np.float32).reshape(2, 3, 4), 2, 1)  # (2, 4, 3)
+    with host_gpu.installed():
+        gpu = cupy_module()
+        x = np.moveaxis(gpu.asarray(np.ascontiguousarray(np.moveaxis(host, 1, 2))), 2, 1)
+        assert x.strides == host.strides
+        for made in (x + 1, x * x, np.exp(x), x.clip(0, 1), x[:, [0, 2, 1, 3]], gpu.asarray(host), gpu.asarray(host.T), x.copy(), x.get()):
+            assert made.flags.c_contiguous, made
+        for view in (x[:, 1:], x.transpose(0, 2, 1).transpose(0, 2, 1)):
+            assert view.strides == x.strides
+        for made in (gpu.empty_like(x), gpu.zeros_like(x), x.astype(np.float64), gpu.copy(x)):
+            assert made.strides == tuple(s * made.itemsize // 4 for s in x.strides), made
+        with pytest.raises(ValueError, match="Invalid number of FFT data points"):
+            gpu.fft.fftn(gpu.zeros((0, 4), np.float32), axes=(1,))
+
+
+def test_small_numbers_count_as_zero(launch):
+    """Below 2⁻¹²⁶, in arithmetic and comparisons of float: CuPy asks the compiler for it."""
+    small = np.array([2.0**-130, -(2.0**-149), 2.0**-126], np.float32)
+    source = """
+    extern "C" __global__ void f(REAL* y) {
+        const REAL x = y[threadIdx.x];
+        y[threadIdx.x] = x == REAL(0) ? x : x * REAL(0.5);
+    }"""
+    y = cupy.asarray(small)
+    launch(source, 1, 3, y)
+    assert y.get().tolist() == [2.0**-130, -(2.0**-149), 0]
 
 
 def test_tensors_on_the_gpu_that_is_none():

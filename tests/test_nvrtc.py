@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,24 @@ def variants() -> Iterator[Any]:
                     yield pytest.param(path, stored, precision, generation, id=name, marks=marks)
 
 
+@pytest.fixture(scope="module")
+def compiling(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Any, ...], Future[Any]]]:
+    """All that this run wants compiled, as many at once as there are cores: the compiler takes minutes and one core."""
+    require("cupy_backends.cuda.libs.nvrtc")
+    chosen = [item.callspec.params for item in request.session.items if item.name.startswith("test_it_compiles[")]
+    wanted = [tuple(params[name] for name in ("path", "generation", "stored", "precision")) for params in chosen]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {one: pool.submit(nvrtc.compiled, *one) for one in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize(("path", "stored", "precision", "generation"), list(variants()))
-def test_it_compiles(path: Path, stored: str, precision: str, generation: int):
-    """Without a warning, each kernel found by minunet/cuda.py too. One with `__launch_bounds__` is meant to be fast: it spills nothing."""
-    usages, warnings = nvrtc.compiled(path, generation, stored, precision)
+def test_it_compiles(path: Path, stored: str, precision: str, generation: int, compiling: dict[tuple[Any, ...], Future[Any]]):
+    check(path, stored, *compiling[path, generation, stored, precision].result())
+
+
+def check(path: Path, stored: str, usages: list[nvrtc.Usage], warnings: list[str]):
+    """No warning, and each kernel found by minunet/cuda.py too. One with `__launch_bounds__` is meant to be fast: it spills nothing."""
     assert not warnings, "\n".join(warnings)
     assert {u.kernel for u in usages} == set(cuda.signatures(path, stored))
     fast = set(re.findall(r"__launch_bounds__\s*\([^)]*\)\s*(\w+)", cuda.read(path)))
@@ -55,7 +71,7 @@ def test_errors_and_warnings_are_seen(tmp_path: Path, body: str, problem: type[E
     path = tmp_path / "f.cu"
     path.write_text(f'extern "C" __global__ void f(REAL* y) {{ {body} }}')
     with pytest.raises(problem, match=r"missing|INFINITY|never referenced"):
-        test_it_compiles(path, "float32", "float32", 90)
+        check(path, "float32", *nvrtc.compiled(path, 90, "float32"))
 
 
 def test_spills_are_seen(tmp_path: Path):
@@ -74,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(1024) f(REAL* y) {
     for (int i = 0; i < 200; i++) y[i * 1024 + threadIdx.x] = all[i];
 }""")
     with pytest.raises(AssertionError, match=r"f spills \d+ bytes"):
-        test_it_compiles(path, "float32", "float32", 80)
+        check(path, "float32", *nvrtc.compiled(path, 80, "float32"))
     usage = nvrtc.compiled(path, 80, "float32")[0][0]
     assert usage.spilled > 0
     assert usage.registers == 64

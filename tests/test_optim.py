@@ -205,10 +205,13 @@ def test_the_kernels_for_the_gpu_equal_the_definition(name: str, options: dict[s
     expected = many_steps(name, options, dtype, "ref")
     with host_gpu.installed():
         results = [many_steps(name, options, dtype, "gpu") for _ in range(2)]
-    for came, again, wanted in zip(*results, expected, strict=True):
+    for came, again in zip(*results, strict=True):
         assert came.dtype == dtype
         assert np.array_equal(came, again)
-        np.testing.assert_allclose(came, wanted, rtol=1e-13 if dtype == np.float64 else 3e-6, atol=1e-13 if dtype == np.float64 else 3e-7)
+    weights, unit = len(MANY), np.finfo(dtype).eps
+    largest = max(np.abs(a).max(initial=0) for a in expected[:weights])
+    for i, (came, wanted) in enumerate(zip(results[0], expected, strict=True)):  # a GPU rounds a·b + c once where the definition does twice
+        np.testing.assert_allclose(came, wanted, rtol=0 if i < weights else 25 * unit, atol=16 * unit * largest)
 
 
 def on_the_gpu(name: str, options: dict[str, Any], sizes: list[int], alone: bool = False) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from minunet import functional as F
 from minunet.arrays import to_device
 from minunet.ops.pool import gpu, ref
 from minunet.ops.pool.windows import Windows
+from minunet.volumes import is_wide
 from tests import running
 from tests.conftest import require
 from tests.running import on
@@ -106,6 +107,12 @@ def test_windows_of_more_places_than_two_bytes_count(kernel_size):
         ((1, 3, 9, 8), {"kernel_size": (3, 2), "stride": 1, "padding": 1, "dilation": (2, 3)}),
         ((1, 3, 5, 4, 6), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
         ((1, 2, 14, 13), {"kernel_size": (12, 11), "stride": 1}),  # 132 places
+        # channels that a thread takes four of
+        ((2, 8, 9, 8), {"kernel_size": 2}),
+        ((2, 4, 11), {"kernel_size": 2, "stride": 3}),
+        ((1, 8, 9, 8), {"kernel_size": (3, 2), "stride": 1, "padding": 1, "dilation": (2, 3)}),
+        ((1, 4, 5, 4, 6), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+        ((1, 4, 14, 13), {"kernel_size": (12, 11), "stride": 1}),
     ],
     ids=str,
 )
@@ -124,6 +131,25 @@ def test_the_gpu_agrees_with_the_definition_in_every_bit_and_keeps_the_order_in_
         assert (ours.dtype, ours.shape) == (expected.dtype, expected.shape)
         assert host(ours).tobytes() == expected.tobytes()
         assert ours.strides == layout(expected).strides
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_on_the_gpu_some_channels_of_a_wider_array(dtype):
+    """A thread takes 16 bytes of channels at once where they begin at a multiple of that."""
+    buffer = np.random.default_rng(0).standard_normal((2, 6, 6, 24)).astype(dtype)
+    windows = Windows.over("max_pool", (6, 6), 2, None, 0, 1, False)
+    for first, wide in ((0, True), (16 // buffer.itemsize, True), (1, False)):
+        channels = np.s_[:, first : first + 8]
+        with on("gpu"):
+            x = np.moveaxis(to_device(buffer, "cuda"), 3, 1)[channels]
+            assert is_wide(x) == wide
+            y, winners = gpu.max_forward(x, windows)
+            gx = gpu.max_backward(x[:, :, ::2, ::2], winners, windows)
+            found = [to_device(a, "cpu") for a in (y, winners, gx)]
+        x = np.moveaxis(buffer, 3, 1)[channels]
+        want = [*ref.max_forward(x, windows), ref.max_backward(x[:, :, ::2, ::2], found[1], windows)]
+        for ours, expected in zip(found, want, strict=True):
+            assert np.array_equal(ours, expected)
 
 
 def test_names_and_defaults_are_torchs():

@@ -73,21 +73,21 @@ def test_ramp_down():
 def test_l0_is_annealed_with_the_progress_of_the_run():
     rng = np.random.default_rng(0)
     f, y = mu.Tensor(rng.normal(size=(1, 1, 3, 3))), rng.normal(size=(1, 1, 3, 3))
-    assert LOSSES["l0"](f, y, 0.0).item() == pytest.approx(((f.data - y) ** 2).mean(), rel=1e-6)
-    assert LOSSES["l0"](f, y, 0.5).item() == pytest.approx(abs(f.data - y).mean(), rel=1e-6)
-    assert LOSSES["l0"](f, y, 1.0).item() == pytest.approx(1)
+    assert LOSSES["l0"](f, y, lambda: 0.0).item() == pytest.approx(((f.data - y) ** 2).mean(), rel=1e-6)
+    assert LOSSES["l0"](f, y, lambda: 0.5).item() == pytest.approx(abs(f.data - y).mean(), rel=1e-6)
+    assert LOSSES["l0"](f, y, lambda: 1.0).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", NOISES)
 def test_a_noise_has_a_loss_that_takes_its_targets(name):
     """And the loss is least at the clean picture, where the target is clean."""
-    task = Made(NOISES[name](), clean=True)
+    task = Made(NOISES[name](), NOISES[name].loss, clean=True)
     image = np.random.default_rng(0).uniform(-0.4, 0.4, (2, 32, 32)).astype(np.float32)
     seen, target = task(image, image, np.random.default_rng(0), (32, 32))
     clean = mu.Tensor((target[0] if task.loss in ("masked", "mri") else target)[None])
     loss = LOSSES[task.loss]
     wrong = 0.05 * np.random.default_rng(1).standard_normal(clean.shape).astype(np.float32)
-    at_clean, beside = (loss(clean + mu.Tensor(shift), target[None], 0.25).item() for shift in (0 * wrong, wrong))
+    at_clean, beside = (loss(clean + mu.Tensor(shift), target[None], lambda: 0.25).item() for shift in (0 * wrong, wrong))
     assert seen.shape == image.shape
     assert at_clean < 1e-6 < beside
 
@@ -356,7 +356,9 @@ def test_what_cannot_be(minunet, photos, model, tmp_path):
     assert_refused(minunet(*own, "--noise", "snow"), "there is no noise 'snow': choose gaussian, brown")
     assert_refused(minunet(*own, "--noise", "gaussian", "--target", "dirty"), "target is 'noisy' or 'clean'")
     assert_refused(minunet(*own, "--blind-spot", "--target", "clean"), "noisy photos have no clean target")
-    assert_refused(minunet(*own, "--noise", "gaussian", "--loss", "l1"), "each noise that is made has its own")
+    assert_refused(minunet(*own, "--noise", "bernoulli", "--loss", "l1"), "cannot be chosen for bernoulli, which has a loss of its own")
+    assert_refused(minunet(*own, "--blind-spot", "--loss", "l1"), "cannot be chosen for single noisy photos")
+    assert_refused(minunet(*own, "--noise", "text", "--loss", "l3"), "loss is one of l2, l1, l0; got 'l3'")
     assert_refused(minunet(*own, "--noise", "gaussian", "--crop", "40"), "crop is 40, use 64")
     assert_refused(minunet(*own, "--noise", "gaussian", "--steps", "0"), "steps must be at least 1")
     assert_refused(minunet(*own, "--noise", "gaussian", "--lr", "0"), "learning_rate must be more than 0")
@@ -449,7 +451,9 @@ def test_the_benchmark_trains_both_sides_and_keeps_their_curves(tmp_path):
     assert said.returncode == 0, said.stderr
     found = json.loads((tmp_path / "noise2noise.json").read_text())
     assert found["quick"]
-    assert [run["target"] for run in found["runs"]] == [row["target"] for row in found["rows"]] == ["noisy", "clean"]
+    labels = ["gaussian, noisy targets", "gaussian, clean targets"]
+    assert [run["trial"] for run in found["runs"]] == [row["trial"] for row in found["rows"]] == labels
+    assert [run["settings"]["target"] for run in found["runs"]] == ["noisy", "clean"]
     assert [row["steps"] for row in found["rows"]] == [3, 3]
     assert found["runs"][0]["set12"]["before psnr"] == pytest.approx(20.17, abs=0.2)
     assert str(tmp_path) not in json.dumps(found)

@@ -57,7 +57,7 @@ def channels_last(array):
 
 
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last])
-@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 4), (1, 2, 3, 2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 4), (1, 2, 3, 2, 4), (2, 8, 5, 4)], ids=str)
 def test_the_gpu_keeps_the_order_in_memory(shape, layout):
     x = layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     tables = tuple(linear_table(n, 7, n / 7, False) for n in shape[2:])

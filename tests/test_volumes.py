@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minunet.volumes import back_from, empty, is_channels_last, memory_order, three, volume
+from minunet.arrays import back_from, memory_order, to_device
+from minunet.volumes import empty, is_channels_last, three, volume
+from tests import host_gpu
 
 
 def in_order(shape, order):
@@ -44,6 +46,18 @@ def test_the_order_in_memory(order):
     assert array.transpose(memory_order(array)).flags.c_contiguous
     assert array.transpose(order).transpose(back_from(order)).shape == array.shape
     assert memory_order(array[::-1, :, ::2]) == order
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 1, 0, 2)], ids=str)
+def test_the_order_stays_on_the_way_to_the_gpu_and_back(order):
+    array = in_order((2, 3, 4, 5), order)
+    array[...] = np.arange(120).reshape(array.shape)
+    with host_gpu.installed():
+        for sent, lies in ((array, array), (array[:, ::-1, 1:, ::2], in_order((2, 3, 3, 3), order))):
+            there = to_device(sent, "cuda")
+            back = to_device(there, "cpu")
+            assert there.strides == back.strides == lies.strides
+            assert np.array_equal(back, sent)
 
 
 def test_axes_that_are_absent():

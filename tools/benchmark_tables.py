@@ -1,4 +1,4 @@
-"""Writes the tables of docs/benchmarks.md and docs/results.md from benchmarks/results, so that no figure there is typed by hand.
+"""Writes the tables of docs/benchmarks.md, results.md and noise2noise.md from benchmarks/results, so that no figure there is typed by hand.
 A test holds them equal.
 
 python tools/benchmark_tables.py
@@ -15,7 +15,7 @@ from typing import Any
 from minunet.kernels import RESTING_THREADS
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "results.md")
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "results", "noise2noise"))
 RESULTS = ROOT / "benchmarks" / "results"
 _TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -28,8 +28,8 @@ def filled(page: str, results: Path = RESULTS) -> str:
 
 
 def _tables(results: Path, name: str) -> str:
-    """That of one file; for 'gpu' those of all cards."""
-    files = sorted(results.glob("gpu-*.json")) if name == "gpu" else []
+    """That of one file; for 'gpu' and 'noise2noise-gpu' those of all cards."""
+    files = sorted(results.glob(f"{name.removesuffix('-gpu')}-*.json")) if name.endswith("gpu") else []
     return "\n".join(table(path) for path in files or [results / f"{name}.json"])
 
 
@@ -40,8 +40,10 @@ def table(path: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     if result["benchmark"] == "isbi2012":
         return "\n".join([*_where(result), *_sides(result["runs"]), "", *_trainings(result), "", _TIME, ""])
+    if result["benchmark"] == "noise2noise":
+        return "\n".join([*_denoised(result["runs"]), ""])
     if result["benchmark"] == "gpu":
-        return "\n".join([*_card(result), *_on_gpu(result["rows"]), ""])
+        return "\n".join([*_card(result), *_part(result), *_on_gpu(result["rows"]), ""])
     lines = {"ops": _operations, "accuracy": _errors}.get(result["benchmark"].partition("-")[0], _networks)(result["rows"])
     return "\n".join([*_where(result), *_limits(result["runs"]), "", *lines, ""])
 
@@ -115,6 +117,14 @@ def _cuda(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+def _part(result: Row) -> Iterator[str]:
+    """What of the benchmark was measured, where that is not all."""
+    if result["only"] or not result["complete"]:
+        end = "" if result["complete"] else ", as far as the time on the card went"
+        yield f"A part of the benchmark: rows with “{result['only']}”{end}."
+        yield ""
+
+
 def _on_gpu(rows: list[Row]) -> Iterator[str]:
     """The networks one by one; of each operation and direction the ratios and the shares of the peak over all its shapes."""
     yield from _head("Network", "Input", "", "Precision", "minunet", "PyTorch", "Ratio", "TFLOP/s")
@@ -182,6 +192,38 @@ def _training(name: str, rows: list[Row]) -> str:
     best, last = max(rows, key=lambda row: row["dice_membrane"]), rows[-1]
     scores = (f"{row[score]:.4f}" for row in (best, last) for score in ("pixel_error", "dice_membrane"))
     return _line(name, f"{last['seconds'] / 60:.1f}", str(len(rows)), str(best["epoch"]), *scores)
+
+
+_PAPER = {  # dB with noisy and with clean targets: Lehtinen et al. 2018, tables 1 and 2 and the text of section 3
+    "gaussian": (31.61, 31.63), "poisson": (30.57, 30.59), "bernoulli": (32.02, 31.85), "text": (35.75, 35.82), "impulse": (28.43, 28.86),
+    "mri": (31.74, 31.77),
+}  # fmt: skip
+_TESTED = ("set12", "kodak24")
+
+
+def _denoised(runs: list[Row]) -> Iterator[str]:
+    """A line for each noise and loss: PSNR with noisy / with clean targets, on each set of pictures."""
+    where = runs[0]["gpu"]["card"] if runs[0]["gpu"] else f"{runs[0]['machine']['processor']}, {_threads(runs[0]['threads'])}"
+    yield f"{', '.join(sorted({run['date'] for run in runs}))}, {where}."
+    yield ""
+    yield from _head("Noise", "Loss", "Steps", "Windows a step", "Seconds", "Set12, noisy", "denoised", "Kodak, noisy", "denoised", "Paper")
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    for run in runs:
+        settings = run["settings"]
+        groups.setdefault((settings["noise"], settings["loss"] or "that fits"), {})[settings["target"]] = run
+    for (noise, loss), pair in groups.items():
+        first = next(iter(pair.values()))
+
+        def both(say: Any, pair: dict[str, Row] = pair) -> str:
+            return " / ".join(say(pair[target]) if target in pair else "–" for target in ("noisy", "clean"))
+
+        cells = []
+        for name in _TESTED:
+            cells.append(f"{first[name]['before psnr']:.2f}" if name in first else "–")
+            cells.append(both(lambda run, name=name: f"{run[name]['after psnr']:.2f}" if name in run else "–"))
+        paper = " / ".join(f"{value:.2f}" for value in _PAPER[noise]) if loss == "that fits" else "–"
+        counts = both(lambda run: str(run["steps"])), str(first["settings"]["batch_size"]), both(lambda run: f"{run['seconds']:.0f}")
+        yield _line(noise, loss, *counts, *cells, paper)
 
 
 def _threads(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minunet.volumes import back_from, memory_order
+from minunet.arrays import back_from, memory_order
 
 
 def add(a: Any, b: Any) -> Any:

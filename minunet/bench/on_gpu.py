@@ -61,6 +61,12 @@ class Precision:
         return None if stored == "float32" else stored
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """PyTorch's memory orders. cuDNN has nothing for strict float32 with channels last that would finish a step of the large network
+        and its search for the fastest algorithms within minutes."""
+        return FORMATS[:1] if self.name == "float32" else FORMATS
+
+    @property
     def first_generation(self) -> int:
         return cuda.first_generation(STORED[self.name], "tf32" if self.tf32 else "float32")
 
@@ -83,8 +89,12 @@ class Card:
 
     @property
     def file(self) -> str:
-        """'NVIDIA H100 80GB HBM3' → 'gpu-nvidia-h100-80gb-hbm3'."""
-        return "gpu-" + re.sub(r"[^a-z0-9]+", "-", self.told["card"].lower()).strip("-")
+        return f"gpu-{in_file_names(self.told['card'])}"
+
+
+def in_file_names(card: str) -> str:
+    """'NVIDIA H100 80GB HBM3' → 'nvidia-h100-80gb-hbm3'."""
+    return re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
 
 
 def card(torch: Any) -> Card:
@@ -269,7 +279,7 @@ def _sides(op: Op, direction: str, card: Card, torch: Any, precision: Precision)
     sets = range(sets_for(card, moved))
     ours = [[to_device(as_images(a, precision.name), "cuda") for a in inputs] for _ in sets]
     sides = {"ours": _within(partial(multiplying, precision.name), ops.our_contestant(op, direction, ours))}
-    for name in FORMATS:
+    for name in precision.formats:
         tensors = [[torch.from_numpy(a).to(card.place, dtype, copy=True) for a in inputs] for _ in sets]
         sides[name] = ops.torch_contestant(op, direction, tensors, torch, name != "torch")
     return sides
@@ -337,10 +347,10 @@ def _steps(
         scaled=precision.name == "fp16",
     )
     macs = summary(network.ours(), network.shape).macs
-    sides = {"ours": networks.our_steps(network, "cuda", precision.name), **{name: theirs(name) for name in FORMATS}}
+    sides = {"ours": networks.our_steps(network, "cuda", precision.name), **{name: theirs(name) for name in precision.formats}}
     failed = {}
     try:
-        compiled = theirs(FORMATS[1], networks.compiles(torch))
+        compiled = theirs(precision.formats[-1], networks.compiles(torch))
         for contestant in compiled.values():
             contestant.run(contestant.prepare())
         sides["torch.compile"] = compiled

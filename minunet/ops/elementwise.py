@@ -162,17 +162,20 @@ class Neg(Function):
 
 
 class Pow(Function):
-    """y = xᵖ with a constant p    ∂x = ∂y·p·xᵖ⁻¹"""
+    """y = xᵖ with a constant p    ∂x = ∂y·p·xᵖ⁻¹
 
-    def forward(ctx, x: Any, *, exponent: float) -> Any:
+    p is a number, or an array of one: a number on the GPU that nobody reads.
+    """
+
+    def forward(ctx, x: Any, *, exponent: Any) -> Any:
         ctx.exponent = exponent
         ctx.save(x)
         return x**exponent
 
     def backward(ctx, gy: Any) -> Any:
         (x,) = ctx.saved
-        if ctx.exponent == 0:
-            return array_module(x).zeros_like(x)
+        if not is_array(ctx.exponent) and ctx.exponent == 0:
+            return array_module(x).zeros_like(x)  # at x = 0 too
         return gy * (ctx.exponent * x ** (ctx.exponent - 1))
 
 
@@ -306,8 +309,8 @@ def neg(x: Tensor) -> Tensor:
 
 
 @tensor_method("__pow__")
-def power(x: Tensor, exponent: float) -> Tensor:
-    """xᵖ for a constant number p."""
+def power(x: Tensor, exponent: Any) -> Tensor:
+    """xᵖ for a constant number p, or an array of one number on the device of x."""
     if isinstance(exponent, Tensor):
         raise TypeError("the exponent of ** is a Python number, not a tensor; write (y * x.log()).exp() for xʸ.")
     return Pow.apply(x, exponent=exponent)

@@ -20,6 +20,7 @@ import numpy as np
 from minunet import data, losses
 from minunet import functional as F
 from minunet.arrays import check_device
+from minunet.cuda import varying
 from minunet.data.dataset import Image
 from minunet.inference.denoiser import Denoiser, run_network
 from minunet.metrics import psnr, ssim
@@ -34,40 +35,60 @@ from minunet.train.loop import Display, Metrics, Run, Trainer, ramp_down, resume
 Rng = np.random.Generator
 
 STEPS = 20_000  # of a run that has no limit of its own
-HALFWAY = 0.5  # the progress at which what is held out is judged: a loss that is annealed must be the same in every epoch
+WORKERS = {"cpu": 1, "cuda": 4}  # threads that prepare batches: beside a GPU the processor has nothing else to do
 _FREE_ON_RESUME = ("steps", "minutes", "device")  # settings that a resumed run may change
 
 
-# --- losses: (network's output, targets as a task stacked them, progress of the run) → one number
+# --- losses: (network's output, targets as a task stacked them, what tells the progress of the run) → one number
+
+Progress = Callable[[], float]
 
 
-def _l2(output: Tensor, targets: Any, progress: float) -> Tensor:
+def _l2(output: Tensor, targets: Any, progress: Progress) -> Tensor:
     return losses.squared_error(output, targets)
 
 
-def _l1(output: Tensor, targets: Any, progress: float) -> Tensor:
+def _l1(output: Tensor, targets: Any, progress: Progress) -> Tensor:
     return losses.absolute_error(output, targets)
 
 
-def _l0(output: Tensor, targets: Any, progress: float) -> Tensor:
-    return losses.annealed_error(output, targets, gamma=2 * (1 - progress))
+def _l0(output: Tensor, targets: Any, progress: Progress) -> Tensor:
+    dtype = output.dtype
+
+    def gamma() -> Any:
+        return np.array(2 * (1 - progress()), dtype)
+
+    return losses.annealed_error(output, targets, gamma=varying(gamma(), gamma, output.data))
 
 
-def _masked(output: Tensor, targets: Any, progress: float) -> Tensor:
+def _masked(output: Tensor, targets: Any, progress: Progress) -> Tensor:
     """targets: (N, 2, C, *spatial), values and which of them count."""
     return losses.squared_error(output, targets[:, 0], mask=targets[:, 1])
 
 
-def _hdr(output: Tensor, targets: Any, progress: float) -> Tensor:
+def _hdr(output: Tensor, targets: Any, progress: Progress) -> Tensor:
     return losses.hdr_error(output, targets)
 
 
-def _mri(output: Tensor, targets: Any, progress: float) -> Tensor:
+def _mri(output: Tensor, targets: Any, progress: Progress) -> Tensor:
     """targets: (N, 3, C, *spatial), values, the measured frequencies as an image, and the gain that leaves these out."""
     return losses.squared_error(F.fourier_filter(output, Tensor(targets[:, 2])) + Tensor(targets[:, 1]), targets[:, 0])
 
 
-LOSSES: dict[str, Callable[[Tensor, Any, float], Tensor]] = {"l2": _l2, "l1": _l1, "l0": _l0, "masked": _masked, "hdr": _hdr, "mri": _mri}
+def halfway() -> float:
+    """The progress at which what is held out is judged: a loss that is annealed must be the same in every epoch."""
+    return 0.5
+
+
+Loss = Callable[[Tensor, Any, Progress], Tensor]
+LOSSES: dict[str, Loss] = {
+    "l2": _l2,
+    "l1": _l1,
+    "l0": _l0,
+    "masked": _masked,
+    "hdr": _hdr,
+    "mri": _mri,
+}
 CHOICES = ("l2", "l1", "l0")  # those that a pair of noisy photos may be compared by
 
 
@@ -78,7 +99,8 @@ class Settings:
     images: the folder. With `noise`, one of `minunet.data.NOISES`, its pictures are clean and noise is drawn anew for each visit;
     target: "noisy", a second draw, or "clean", the picture. With `second`, a folder, pictures of the same name show one scene with
     independent noise. With `blind_spot` the pictures are noisy, and each is all there is. One of the three.
-    loss: l2, l1 or l0 for `second`: the noise should have the right mean, median or mode. The other two choose their own.
+    loss: l2, l1 or l0, where the noise has the right mean, median or mode. None takes l2 for `second`, and for `noise` the one that fits
+    it; another shows what that is good for. Noises with a loss of their own, and `blind_spot`, leave no choice.
     val_fraction: the share of the pictures that is held out to measure on, 16 at most.
     steps, minutes: the run ends with whichever comes first, the learning rate ramped down over its last 30 %. Without both, 20,000 steps.
     every: steps after which the run is validated and saved, which is called an epoch.
@@ -91,7 +113,7 @@ class Settings:
     target: str = "noisy"
     second: str | None = None
     blind_spot: bool = False
-    loss: str = "l2"
+    loss: str | None = None
     val_fraction: float = 0.1
     steps: int | None = None
     minutes: float | None = None
@@ -114,10 +136,10 @@ class Settings:
             raise ValueError(f"target is 'noisy' or 'clean', got {self.target!r}.")
         if self.target == "clean" and self.noise is None:
             raise ValueError("target 'clean' needs clean pictures and --noise NAME: noisy photos have no clean target.")
-        if self.loss not in CHOICES:
+        if self.loss is not None and self.loss not in CHOICES:
             raise ValueError(f"loss is one of {', '.join(CHOICES)}; got {self.loss!r}.")
-        if self.loss != "l2" and self.second is None:
-            raise ValueError(f"loss {self.loss!r} is chosen for pairs of noisy photos, with --second; each noise that is made has its own.")
+        if self.loss is not None and (self.blind_spot or (self.noise is not None and data.NOISES[self.noise].loss not in CHOICES)):
+            raise ValueError(f"loss {self.loss!r} cannot be chosen for {self.noise or 'single noisy photos'}, which has a loss of its own.")
         for name in ("steps", "batch_size", "every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -156,13 +178,10 @@ class Made:
     """Clean pictures and noise that is made: measured against the clean picture."""
 
     noise: data.Noise
+    loss: str
     clean: bool = False
     monitor = "psnr"
     higher_is_better = True
-
-    @property
-    def loss(self) -> str:
-        return self.noise.loss
 
     def __call__(self, image: Image, other: Image, rng: Rng, size: Any) -> tuple[Image, Any]:
         (window,) = data.random_window([image], rng, size)
@@ -186,7 +205,7 @@ class Pairs:
         return (one, two) if rng.integers(2) else (two, one)
 
     def judge(self, network: Callable[[Image], Image], image: Image, other: Image, rng: Rng) -> Metrics:
-        return {"val_loss": LOSSES[self.loss](Tensor(network(image)), other, HALFWAY).item()}
+        return {"val_loss": LOSSES[self.loss](Tensor(network(image)), other, halfway).item()}
 
 
 @dataclass(frozen=True)
@@ -204,7 +223,7 @@ class Single:
 
     def judge(self, network: Callable[[Image], Image], image: Image, other: Image, rng: Rng) -> Metrics:
         seen, targets = self.hide.pair(image, rng)
-        return {"val_loss": LOSSES[self.loss](Tensor(network(seen)[None]), targets[None], HALFWAY).item()}
+        return {"val_loss": LOSSES[self.loss](Tensor(network(seen)[None]), targets[None], halfway).item()}
 
 
 def inside(picture: Image) -> Image:
@@ -234,9 +253,10 @@ def prepare(settings: Settings) -> Prepared:
     task: Task
     pictures: data.Pictures | data.PicturePairs
     if settings.noise is not None:
-        task, pictures = Made(data.NOISES[settings.noise](), settings.target == "clean"), data.Pictures(settings.images)
+        noise = data.NOISES[settings.noise]()
+        task, pictures = Made(noise, settings.loss or noise.loss, settings.target == "clean"), data.Pictures(settings.images)
     elif settings.second is not None:
-        task, pictures = Pairs(settings.loss), data.PicturePairs(settings.images, settings.second)
+        task, pictures = Pairs(settings.loss or "l2"), data.PicturePairs(settings.images, settings.second)
     else:
         task, pictures = Single(data.BlindSpot()), data.Pictures(settings.images)
     fraction = min(settings.val_fraction, 16 / len(pictures)) if 0 < settings.val_fraction < 1 else settings.val_fraction
@@ -253,6 +273,8 @@ def prepare(settings: Settings) -> Prepared:
         crop=(settings.crop,) * 2,
         seed=settings.seed,
         batches=-(-steps // epochs) if steps and epochs else settings.every,
+        workers=WORKERS[settings.device],
+        prefetch=2 * WORKERS[settings.device],
     )
     config = {
         "task": "denoising",
@@ -269,12 +291,20 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
     """Trains, or continues the run in `out`; writes checkpoints, logs and pictures there. Returns the run and why it ended."""
     check_device(settings.device)  # before time is spent on the pictures
     prepared = prepare(settings)
+    run, reason = fit(settings, prepared, out, resume=resume, display=display)
+    if run.history:
+        draw(run, Denoiser.load(out / "best.safetensors", settings.device), prepared, out)
+    return run, reason
+
+
+def fit(settings: Settings, prepared: Prepared, out: Path, *, resume: bool = False, display: Display | None = None) -> tuple[Run, str]:
+    """`train` without the pictures it draws."""
     model, task = prepared.model, prepared.task
     loss = LOSSES[task.loss]
     trainer = Trainer(
         model,
         Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99)),
-        lambda output, targets: loss(output, targets, trainer.progress),
+        lambda output, targets: loss(output, targets, lambda: trainer.progress),
         prepared.loader,
         lambda network: validate(network, prepared),
         out=out,
@@ -290,8 +320,6 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
     if resume:
         trainer.resume(same=("span", "train", "validation"))
     reason = trainer.fit()
-    if trainer.run.history:
-        draw(trainer.run, Denoiser.load(trainer.best, settings.device), prepared, out)
     return trainer.run, reason
 
 

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 // ---- the language ----
 
@@ -81,6 +82,8 @@ extern "C" void host_barrier(const char* file, int line);
 // Gives this lane's value and returns what all lanes of the mask gave, when they have. `took_part`: which lanes those are.
 extern "C" const HostLane* host_exchange(unsigned mask, const void* value, int size, unsigned* took_part, const char* file, int line);
 extern "C" void host_no_such_lane(int lane, const char* file, int line);
+extern "C" void host_not_aligned();
+extern "C" bool host_copies_at_once;
 
 #define __syncthreads() host_barrier(__FILE__, __LINE__)
 #define __syncwarp(...) host::sync_warp(__FILE__, __LINE__, ##__VA_ARGS__)
@@ -219,7 +222,9 @@ inline unsigned rounded(float x, int dropped, bool to_even) {
 }  // namespace host
 
 #if defined(TF32)
-inline unsigned word_of(float x) { return host::rounded(x, 13, false) << 13; }
+inline void round_words(unsigned (&words)[4]) {
+    for (unsigned& word : words) word = host::rounded(host_bits<float>(word), 13, false) << 13;
+}
 #elif defined(BF16)
 inline unsigned short half_of(float x) { return host::rounded(x, 16, true); }
 inline float from_half(unsigned short bits) { return host_bits<float>((unsigned)bits << 16); }
@@ -255,6 +260,40 @@ struct Fragments {
 
 }  // namespace host
 
+#ifndef TF32
+inline void round_words(unsigned (&)[4]) {}
+#endif
+
+namespace host {
+
+// Row `row` of matrix i, from the lane that tells where it begins.
+template <class T> T in_matrix(const void* const (&rows)[32], int i, int row, int column) {
+    return static_cast<const T*>(rows[8 * i + row])[column];
+}
+
+inline void all_rows(const void* row, const void* (&rows)[32]) {
+    if (reinterpret_cast<std::size_t>(row) % 16) host_not_aligned();
+    unsigned took_part;
+    const HostLane* all = host_exchange(0xffffffffu, &row, sizeof row, &took_part, __FILE__, __LINE__);
+    for (int i = 0; i < 32; i++) std::memcpy(&rows[i], all[i].bytes, sizeof row);
+}
+
+}  // namespace host
+
+inline void load_matrices(const void* row, unsigned (&words)[4]) {
+    const void* rows[32];
+    host::all_rows(row, rows);
+    for (int i = 0; i < 4; i++) words[i] = host::in_matrix<unsigned>(rows, i, host::lane() / 4, host::lane() % 4);
+}
+
+inline void load_turned(const void* row, unsigned (&words)[4]) {
+    const void* rows[32];
+    host::all_rows(row, rows);
+    const int q = host::lane() / 4, r = host::lane() % 4;
+    for (int i = 0; i < 4; i++)
+        words[i] = host::in_matrix<unsigned short>(rows, i, 2 * r, q) | (unsigned)host::in_matrix<unsigned short>(rows, i, 2 * r + 1, q) << 16;
+}
+
 inline void tensor_step(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     const host::Fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     static_assert(sizeof mine <= sizeof(HostLane), "more than a lane gives at once");
@@ -272,6 +311,41 @@ inline void tensor_step(float (&sum)[4], const unsigned (&a)[4], const unsigned 
 }
 
 #endif
+
+// ---- copies that go on while the thread computes: minunet/copies.cuh ----
+// A GPU makes them some time between begin and wait. Here it is the last moment in some runs, so that whoever reads too early reads what was
+// there, and the first in another, so that whoever begins too early overwrites what others read.
+
+namespace host {
+
+struct Copy {
+    void* to;
+    const void* from;  // null for zeros
+    void make() const { from ? (void)std::memcpy(to, from, 16) : (void)std::memset(to, 0, 16); }
+};
+struct Copies {
+    std::vector<std::vector<Copy>> groups = {{}};  // the last one is not ended
+};
+inline Copies& copies() {
+    static std::vector<Copies> of_thread(1024);
+    return of_thread[threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)];
+}
+
+}  // namespace host
+
+inline void copy_chunk(void* to, const void* from, bool there) {
+    if (reinterpret_cast<std::size_t>(to) % 16 || (there && reinterpret_cast<std::size_t>(from) % 16)) host_not_aligned();
+    const host::Copy copy = {to, there ? from : nullptr};
+    host_copies_at_once ? copy.make() : host::copies().groups.back().push_back(copy);
+}
+inline void end_group() { host::copies().groups.emplace_back(); }
+template <int NEWEST> void wait_for_copies() {
+    auto& groups = host::copies().groups;
+    const std::size_t done = groups.size() - 1 > NEWEST ? groups.size() - 1 - NEWEST : 0;
+    for (std::size_t i = 0; i < done; i++)
+        for (const host::Copy& copy : groups[i]) copy.make();
+    groups.erase(groups.begin(), groups.begin() + done);
+}
 
 // ---- how runtime.cpp calls a kernel ----
 
@@ -298,6 +372,9 @@ template <class... P> int about(void (*)(P...), HostParameter* out) {
 template <class... P, std::size_t... I> void call(void (*kernel)(P...), void** values, std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_cv_t<P>*>(values[I])...);
 }
-template <class... P> void call(void (*kernel)(P...), void** values) { call(kernel, values, std::index_sequence_for<P...>()); }
+template <class... P> void call(void (*kernel)(P...), void** values) {
+    copies() = {};  // a launch that ended early may have left some
+    call(kernel, values, std::index_sequence_for<P...>());
+}
 
 }  // namespace host

@@ -78,6 +78,23 @@ extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y, i
     if (i < n) y[i] = x[i] + (i + 1 < n ? x[i + 1] : REAL(0));
 }
 """
+COPY = """
+#include "copies.cuh"
+extern "C" __global__ void f(const REAL* __restrict__ x, REAL* __restrict__ y) {
+    __shared__ float4 s[32];
+    copy_chunk(s + threadIdx.x, x + 4 * threadIdx.x, true);
+    end_group();
+    wait_for_copies<0>();
+    __syncthreads();
+    const REAL first = s[31 - threadIdx.x].x;
+    __syncthreads();
+    copy_chunk(s + threadIdx.x, x, threadIdx.x < 20);
+    end_group();
+    wait_for_copies<0>();
+    __syncthreads();
+    y[threadIdx.x] = first + s[31 - threadIdx.x].x;
+}
+"""
 LISTS = """
 extern "C" __global__ void f(const REAL* const* __restrict__ x, REAL* const* __restrict__ y, const int* __restrict__ sizes) {
     const REAL* const from = x[blockIdx.x];
@@ -149,6 +166,9 @@ NO_LANE = 'extern "C" __global__ void f(int* y) { if (threadIdx.x < 8) y[threadI
 BARRIER = "__syncthreads();"
 HALVES = f"if (threadIdx.x < 128)\n{BARRIER}\nelse\n{BARRIER}"
 LEAVES = "if (threadIdx.x >= 200) return; s[threadIdx.x] ="
+WAIT = "wait_for_copies<0>();"
+COPIED, READ, AGAIN, ADDED = COPY.split(BARRIER)
+TOO_EARLY = BARRIER.join([COPIED, READ + AGAIN.replace(WAIT, BARRIER + WAIT), ADDED])
 ORDER = "depend on the order of the threads"
 
 FAULTS = [
@@ -156,6 +176,9 @@ FAULTS = [
     Fault("the first of a tree's barriers", FIRST + SECOND + BARRIER + THIRD, lambda: (4, 256, row(1000), empty(4), 1000), ORDER, 1024),
     Fault("the barriers within a tree", FIRST + BARRIER + SECOND + THIRD, lambda: (4, 256, row(1000), empty(4), 1000), ORDER, 1024),
     Fault("a barrier too few between two uses of shared memory", REUSE, lambda: (1, 32, row(64), empty(32), 64), ORDER),
+    Fault("shared memory read before a copy is waited for", COPY.replace(WAIT, "", 1), lambda: (1, 32, row(128), empty(32)), ORDER),
+    Fault("a group of copies too few waited for", COPY.replace("<0>", "<1>"), lambda: (1, 32, row(128), empty(32)), ORDER),
+    Fault("a copy begun while others still read what was there", TOO_EARLY, lambda: (1, 32, row(128), empty(32)), ORDER),
     Fault(
         "a barrier that some threads leave out",
         REVERSAL.replace("s[threadIdx.x] =", LEAVES),
@@ -255,6 +278,12 @@ FAULTS = [
     ),
     Fault("a null pointer", _one("y[1] = *(const int*)8;"), _numbers, "null pointer"),
     Fault("an address that no wide load takes", _one("reinterpret_cast<int2*>(y + 1)->x = 1;"), _numbers, "an address is not a multiple"),
+    Fault(
+        "a copy from an address that is no multiple of 16",
+        COPY.replace("x + 4 *", "x + 1 + 4 *"),
+        lambda: (1, 32, row(132), empty(32)),
+        r"thread \(0, 0, 0\) copies or loads 16 bytes at once, and an address is not a multiple of 16",
+    ),
     Fault("an integer that overflows", _one("y[1] = 2147483647 + y[0];"), _numbers, "integer overflowed"),
     Fault("a division by zero", _one("y[1] = 5 / (y[0] - 9);"), _numbers, "divided by zero"),
     Fault(

@@ -2,7 +2,8 @@
 
 Each run gives threads and blocks their turns in another order, and lays each array against memory that may not be touched: right
 before its end in one run, right after its start in another. What lies between the elements of a strided array, and in shared memory
-before a kernel writes there, differs from run to run, so that whoever reads it is seen. Then the results are copied back.
+before a kernel writes there, differs from run to run, so that whoever reads it is seen. Copies that go on while a thread computes are
+made when they begin in one run, when they are waited for in the others. Then the results are copied back.
 
 A kernel may take a table of addresses. The arrays that begin there are arguments too, so a table must hold addresses of living arrays.
 """
@@ -301,6 +302,7 @@ class Function:
             7: f"{where} waits at {line} for lanes of its warp that do not come: {other}.",
             8: f"{where} at {line}: the lane is not in its own mask.",
             9: f"{where} at {line}: it reads from lane {report.lane}, which takes no part.",
+            10: f"{where} copies or loads 16 bytes at once, and an address is not a multiple of 16.",
         }[report.kind]
 
     def _touched(self, address: int, regions: list[Region], copies: dict[str, np.ndarray]) -> str:

@@ -20,6 +20,9 @@
 #ifdef WITH_UCONTEXT
 #include <ucontext.h>
 #endif
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
 
 namespace {
 
@@ -138,7 +141,7 @@ char* take_stack() {
 // ---- one launch ----
 
 enum State { NEW, READY, AT_BARRIER, AT_WARP, ENDED };
-enum Kind { FINE, TOUCHED, TRAPPED, DIVIDED, ENDLESS, BARRIER_MISSED, BARRIERS_DIFFER, WARP_MISSED, NOT_IN_MASK, NO_SUCH_LANE };
+enum Kind { FINE, TOUCHED, TRAPPED, DIVIDED, ENDLESS, BARRIER_MISSED, BARRIERS_DIFFER, WARP_MISSED, NOT_IN_MASK, NO_SUCH_LANE, NOT_ALIGNED };
 
 struct Fiber {
     Place place;
@@ -246,6 +249,7 @@ extern "C" {
 
 Place* host_now;
 void* host_dynamic_shared;
+bool host_copies_at_once;
 
 void host_barrier(const char* file, int line) {
     current->file = file;
@@ -291,6 +295,8 @@ void host_no_such_lane(int lane, const char*, int) {
     fail(NO_SUCH_LANE, current);
 }
 
+void host_not_aligned() { fail(NOT_ALIGNED, current); }
+
 // ---- memory that ends where it may not be touched ----
 
 char* host_reserve(std::size_t bytes) {
@@ -320,6 +326,27 @@ static void handle(int number, siginfo_t* info, void* context) {
     fail(number == SIGVTALRM ? ENDLESS : number == SIGFPE ? DIVIDED : number == SIGSEGV || number == SIGBUS ? TOUCHED : TRAPPED, current);
 }
 
+// ---- numbers below 2⁻¹²⁶ ----
+
+// CuPy has kernels compiled so that float has none: arithmetic and comparisons read them as 0 and make them 0, copies leave them.
+#if defined(__SSE__)
+static unsigned long arithmetic() { return _mm_getcsr(); }
+static void set_arithmetic(unsigned long how) { _mm_setcsr(how); }
+static const unsigned long NO_SMALL_NUMBERS = 0x8040;
+#elif defined(__aarch64__)
+static unsigned long arithmetic() {
+    unsigned long how;
+    asm volatile("mrs %0, fpcr" : "=r"(how));
+    return how;
+}
+static void set_arithmetic(unsigned long how) { asm volatile("msr fpcr, %0" : : "r"(how)); }
+static const unsigned long NO_SMALL_NUMBERS = 1ul << 24;
+#else
+static unsigned long arithmetic() { return 0; }
+static void set_arithmetic(unsigned long) {}
+static const unsigned long NO_SMALL_NUMBERS = 0;
+#endif
+
 // ---- launch ----
 
 // Runs every block. shared: bytes of dynamic shared memory; poison: what shared memory holds at first. Returns 0, or what went wrong.
@@ -330,6 +357,7 @@ int host_launch(void (*run)(void**), void** values, const Three* blocks, const T
     host_open(dynamic, 1 << 18, 1);
     const std::size_t rounded = (shared + 15) / 16 * 16;
     host_dynamic_shared = dynamic + (1 << 18) - rounded;
+    host_copies_at_once = order == BACKWARDS;
 
     std::memset(&report, 0, sizeof report);
     kernel = run;
@@ -356,6 +384,8 @@ int host_launch(void (*run)(void**), void** values, const Three* blocks, const T
     setitimer(ITIMER_VIRTUAL, &limit, nullptr);
     runner = pthread_self();
     running = 1;
+    const unsigned long usual = arithmetic();
+    set_arithmetic(usual | NO_SMALL_NUMBERS);
 
     if (sigsetjmp(way_out, 1) == 0) {
         for (std::uint64_t number : block_order) {
@@ -397,6 +427,7 @@ int host_launch(void (*run)(void**), void** values, const Three* blocks, const T
         }
     }
     running = 0;
+    set_arithmetic(usual);
     setitimer(ITIMER_VIRTUAL, &none, nullptr);
     for (int i = 0; i < COUNT; i++) sigaction(SIGNALS[i], &before[i], nullptr);
     sigaltstack(&stack_before, nullptr);

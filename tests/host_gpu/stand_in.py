@@ -1,8 +1,9 @@
 """The part of CuPy that minunet uses, on the processor: an array type, the functions it knows, RawModule.
 
 An array here is not one of NumPy's, as one of CuPy's is not: the two do not mix in an operation, NumPy does not convert it, and a sum
-over all axes is an array without axes, not a number. Names are listed; one that is missing raises, and a test holds the list against
-CuPy's own.
+over all axes is an array without axes, not a number. What CuPy computes lies in memory in the order of its axes, whatever the order of
+the arguments is, and so does what it copies from the processor or to it; the few names that keep the order are listed. Names are listed;
+one that is missing raises, and a test holds the list against CuPy's own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ FUNCTIONS = _names("""
     ravel real repeat reshape right_shift roll rollaxis round searchsorted shape shares_memory sign sort sqrt square squeeze stack std
     subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu unique unravel_index var where zeros zeros_like
 """)
+# those whose results lie as their argument does
+KEEPING = _names("array astype copy full_like ones_like zeros_like")
 # the same objects as NumPy's
 VALUES = _names("""
     float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ integer floating dtype newaxis inf nan pi iinfo finfo
@@ -67,11 +70,12 @@ def wrapped(value: Any) -> Any:
     return value
 
 
-def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _call(name: str, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = kwargs.get("out")
 
     def compute(args: Any, kwargs: Any) -> Any:
-        return function(*(unwrapped(a) for a in args), **{key: unwrapped(value) for key, value in kwargs.items()})
+        result = function(*(unwrapped(a) for a in args), **{key: unwrapped(value) for key, value in kwargs.items()})
+        return result if name in KEEPING else _in_order(result, [args, kwargs])
 
     if out is None:
         return _results(compute, args, kwargs)
@@ -99,6 +103,14 @@ def _results(compute: Any, *args: Any) -> Any:
     return type(result)(arrays) if isinstance(result, tuple | list) else arrays[0]
 
 
+def _in_order(result: Any, args: Any) -> Any:
+    """What has memory of its own, in the order of its axes; a view of an argument as it is."""
+    if isinstance(result, tuple | list):
+        return type(result)(_in_order(r, args) for r in result)
+    is_view = not isinstance(result, np.ndarray) or any(capture.root(host) is capture.root(result) for host in _hosts(args))
+    return result if is_view else np.asarray(result, order="C")
+
+
 def _hosts(value: Any) -> list[np.ndarray]:
     """The memory of all arrays in nested containers."""
     if isinstance(value, ndarray):
@@ -117,19 +129,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         capture.made(self, fresh)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        return _call(getattr(ufunc, method), inputs, kwargs)
+        return _call(ufunc.__name__, getattr(ufunc, method), inputs, kwargs)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
         if function.__name__ not in FUNCTIONS:
             raise TypeError(f"numpy.{function.__name__} of an array on the GPU: the stand-in for CuPy does not list it.")
-        return _call(function, args, kwargs)
+        return _call(function.__name__, function, args, kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly.")
 
     def get(self) -> np.ndarray:
         refuse_in_capture("a copy to the processor")
-        return self._host.copy(order="K")
+        return self._host.copy(order="C")
 
     def set(self, array: np.ndarray, stream: Any = None) -> None:
         refuse_in_capture("a copy from the processor")
@@ -148,10 +160,10 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def data(self) -> Any:
-        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+        return types.SimpleNamespace(ptr=self._host.ctypes.data, mem=capture.root(self._host))
 
     def __getitem__(self, index: Any) -> ndarray:
-        return _results(lambda array, index: array._host[_index(index)], self, index)
+        return _results(lambda array, index: _in_order(array._host[_index(index)], array), self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if capturing():
@@ -192,7 +204,7 @@ def _method(name: str) -> Any:
             return getattr(self.get(), name)(*args, **kwargs)
         if in_place and capturing():
             return captured(method, self, *args)
-        return _call(lambda host, *args, **kwargs: getattr(host, name)(*args, **kwargs), (self, *args), kwargs)
+        return _call(name, lambda host, *args, **kwargs: getattr(host, name)(*args, **kwargs), (self, *args), kwargs)
 
     return method
 
@@ -213,20 +225,31 @@ def _index(index: Any) -> Any:
 
 def _function(name: str) -> Any:
     function = attrgetter(name)(np)
-    return lambda *args, **kwargs: _call(function, args, kwargs)
+    return lambda *args, **kwargs: _call(name, function, args, kwargs)
+
+
+def _transform(name: str) -> Any:
+    function = _function(f"fft.{name}")
+
+    def transform(x: ndarray, **options: Any) -> ndarray:
+        if x.size == 0:
+            raise ValueError("Invalid number of FFT data points (0) specified.")
+        return function(x, **options)
+
+    return transform
 
 
 def asarray(value: Any, dtype: Any = None) -> ndarray:
     """From the processor to the GPU: with `set`, the one way in."""
     if isinstance(value, ndarray):
         return value if dtype is None or value.dtype == dtype else value.astype(dtype)
-    return _sent(np.array(value, dtype=dtype, order="K"))
+    return _sent(np.array(value, dtype=dtype, order="C"))
 
 
 def array(value: Any, dtype: Any = None, copy: bool = True) -> ndarray:
     if isinstance(value, ndarray):
-        return _call(np.array, (value,), {"dtype": dtype, "copy": copy or None, "order": "K"})
-    return _sent(np.array(value, dtype=dtype, order="K"))
+        return _call("array", np.array, (value,), {"dtype": dtype, "copy": copy or None, "order": "K"})
+    return _sent(np.array(value, dtype=dtype, order="A"))
 
 
 def _sent(host: np.ndarray) -> ndarray:
@@ -273,7 +296,7 @@ def module() -> types.ModuleType:
         setattr(cupy, name, getattr(np, name))
     for value in (ndarray, asarray, array, empty, empty_like, asnumpy, RawModule):
         setattr(cupy, value.__name__, value)
-    cupy.fft = types.SimpleNamespace(fftn=_function("fft.fftn"), ifftn=_function("fft.ifftn"))
+    cupy.fft = types.SimpleNamespace(fftn=_transform("fftn"), ifftn=_transform("ifftn"))
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
     cupy.cuda = types.SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ class Mri(Noise):
     loss = "mri"
 
     def corrupted(self, image: Image, rng: Rng, strength: float) -> NDArray:
-        return self._measure(image, rng, strength)[0]
+        kept, gain = _draw(image.shape[1:], rng, strength)
+        return filtered(image, kept * gain, 1)
 
     def pair(self, image: Image, rng: Rng, *, clean: bool = False) -> tuple[Image, Image]:
         noisy, measured = self._measure(image, rng, rng.uniform(*self.strengths))
@@ -52,13 +54,18 @@ class Mri(Noise):
         return (filtered(output, known.gain, 1) + known.image).astype(np.float32)
 
     def _measure(self, image: Image, rng: Rng, strength: float) -> tuple[Image, Measured]:
-        probability = np.exp(-strength * frequencies(image.shape[1:]))
-        kept = _symmetric(rng.random(probability.shape)) < probability
-        noisy = filtered(image, kept / probability, 1)
+        kept, gain = _draw(image.shape[1:], rng, strength)
         measured = Measured(filtered(image, kept, 1).astype(np.float32), (~kept)[None].astype(np.float32))
-        return noisy.astype(np.float32), measured
+        return filtered(measured.image, gain, 1).astype(np.float32), measured
 
 
+def _draw(spatial: tuple[int, ...], rng: Rng, strength: float) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which frequencies are kept, and 1/p of each."""
+    gain = np.exp(strength * frequencies(spatial))
+    return _symmetric(rng.random(spatial)) * gain < 1, gain
+
+
+@cache
 def frequencies(spatial: tuple[int, ...]) -> NDArray[np.float64]:
     """|k| of each frequency, in the order of numpy.fft: 0 first, 1 at the highest of an axis."""
     axes = np.meshgrid(*(2 * np.fft.fftfreq(n) for n in spatial), indexing="ij")
@@ -67,7 +74,12 @@ def frequencies(spatial: tuple[int, ...]) -> NDArray[np.float64]:
 
 def _symmetric(values: NDArray) -> NDArray:
     """The same value at k and −k: that of the one which comes first in memory."""
-    here = np.arange(values.size).reshape(values.shape)
-    axes = tuple(range(values.ndim))
-    opposite = np.roll(np.flip(here, axes), 1, axes)
-    return values.ravel()[np.minimum(here, opposite)]
+    return values.ravel()[_first_of_pair(values.shape)]
+
+
+@cache
+def _first_of_pair(spatial: tuple[int, ...]) -> NDArray[np.intp]:
+    """Where in memory the first of k and −k lies."""
+    here = np.arange(np.prod(spatial)).reshape(spatial)
+    axes = tuple(range(len(spatial)))
+    return np.minimum(here, np.roll(np.flip(here, axes), 1, axes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from minunet.data.noise.base import Image, Noise, Rng
 
 SIZES = 8, 24  # of letters, in pixels
 LENGTHS = 2, 14  # letters a string
+LETTERS = string.ascii_letters + string.digits
 
 
 class Text(Noise):
@@ -30,17 +32,30 @@ class Text(Noise):
         if image.ndim != 3:
             raise ValueError(f"text is written over images (C, H, W), got {image.ndim} axes. Choose another noise.")
         height, width = image.shape[1:]
-        page = Picture.new("I", (width, height), 0)  # the number of the string on top of each pixel
-        pen = ImageDraw.Draw(page)
-        pen.fontmode = "1"  # no pixel is covered by half
-        letters = np.array(list(string.ascii_letters + string.digits))
+        page = np.zeros((height, width), np.intp)  # the number of the string on top of each pixel
         colours = [np.zeros(len(image))]
-        numbers = np.asarray(page)
-        while np.mean(numbers > 0) < strength:
+        while np.count_nonzero(page) < strength * page.size:
             size = int(rng.integers(SIZES[0], SIZES[1] + 1))
-            words = "".join(rng.choice(letters, rng.integers(LENGTHS[0], LENGTHS[1] + 1)))
-            corner = int(rng.integers(-2 * size, width)), int(rng.integers(-size, height))
-            pen.text(corner, words, fill=len(colours), font=ImageFont.load_default(size))
+            chosen = rng.integers(len(LETTERS), size=int(rng.integers(LENGTHS[0], LENGTHS[1] + 1)))
+            left, top = int(rng.integers(-2 * size, width)), int(rng.integers(-size, height))
+            stencils = _stencils(size)
+            words = np.concatenate([stencils[letter] for letter in chosen.tolist()], axis=1)[max(-top, 0) :, max(-left, 0) :]
+            under = page[max(top, 0) :, max(left, 0) :][: words.shape[0], : words.shape[1]]
+            under[words[: under.shape[0], : under.shape[1]]] = len(colours)
             colours.append(rng.uniform(-0.5, 0.5, len(image)))
-            numbers = np.asarray(page)
-        return np.where(numbers > 0, np.moveaxis(np.array(colours)[numbers], -1, 0), image)
+        return np.where(page > 0, np.moveaxis(np.array(colours)[page], -1, 0), image)
+
+
+@cache
+def _stencils(size: int) -> list[NDArray[np.bool_]]:
+    """Which pixels each letter covers, none by half; all of one height. Kept: to draw a letter takes longer than to lay a stencil."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    stencils = []
+    for letter in LETTERS:
+        box = Picture.new("1", (round(font.getlength(letter)), sum(font.getmetrics())))
+        pen = ImageDraw.Draw(box)
+        pen.fontmode = "1"
+        pen.text((0, 0), letter, fill=1, font=font)
+        stencils.append(np.array(box))
+    return stencils

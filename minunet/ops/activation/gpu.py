@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, back_from, memory_order
 from minunet.cuda import Source, blocks_for
-from minunet.volumes import back_from, memory_order
 
 SOURCE = Source(__file__, "activation.cu")
 THREADS = 256
@@ -37,8 +36,7 @@ def _forward(kernel: str, x: Any, *numbers: float) -> Any:
     order = memory_order(x)
     x = x.transpose(order)
     y = array_module(x).empty(x.shape, x.dtype)
-    (x,), width = rows(x)
-    SOURCE.kernel(kernel, x.dtype)(blocks_for(y.size, THREADS), THREADS, x, y, y.size, width, *numbers)
+    _launch(kernel, [x], y, *numbers)
     return y.transpose(back_from(order))
 
 
@@ -46,9 +44,16 @@ def _backward(kernel: str, gy: Any, y: Any, *numbers: float) -> Any:
     order = memory_order(y)
     gy, y = gy.transpose(order), y.transpose(order)
     gx = array_module(y).empty(y.shape, y.dtype)
-    (gy, y), width = rows(gy, y)
-    SOURCE.kernel(kernel, y.dtype)(blocks_for(gx.size, THREADS), THREADS, gy, y, gx, gx.size, width, *numbers)
+    _launch(kernel, [gy, y], gx, *numbers)
     return gx.transpose(back_from(order))
+
+
+def _launch(kernel: str, arrays: list[Any], result: Any, *numbers: float) -> None:
+    seen, width = rows(*arrays)
+    together = 16 // result.itemsize  # numbers, in 16 bytes
+    wide = width % together == 0 and all(a.strides[1] == a.itemsize and a.strides[0] % 16 == a.data.ptr % 16 == 0 for a in seen)
+    threads = result.size // together if wide else result.size
+    SOURCE.kernel(kernel, result.dtype)(blocks_for(threads, THREADS), THREADS, *seen, result, result.size, width, wide, *numbers)
 
 
 def rows(*arrays: Any) -> tuple[list[Any], int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minunet.arrays import array_module
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import normalize_axis, sizes_text
@@ -37,31 +38,35 @@ class Concatenate(Function):
 
 
 def side_by_side(arrays: Sequence[Any], axis: int) -> Any:
-    """The view over arrays that lie one after another along `axis` in one buffer already; None where they do not. NumPy only.
+    """The view over arrays that lie one after another along `axis` in one buffer already; None where they do not.
 
     They do if all have the same strides and each begins where the one before it would go on. Then each element of the view is an
     element of one of them: nothing else is read. All must be views of one array, which the result keeps alive; neighbours by chance
     would not be.
     """
     first = arrays[0]
-    if not all(isinstance(a, np.ndarray) and a.size for a in arrays):
+    if any(a.size == 0 or a.dtype != first.dtype or a.strides != first.strides for a in arrays):
         return None
-    if any(a.dtype != first.dtype or a.strides != first.strides or _owner(a) is not _owner(first) for a in arrays):
-        return None
-    step, address = first.strides[axis], first.ctypes.data
+    step, (owner, address) = first.strides[axis], _place(first)
     for a in arrays:
-        if a.ctypes.data != address:
+        own, begin = _place(a)
+        if own is not owner or begin != address:
             return None
         address += a.shape[axis] * step
     shape = (*first.shape[:axis], sum(a.shape[axis] for a in arrays), *first.shape[axis + 1 :])
+    if not isinstance(first, np.ndarray):
+        return array_module(first).lib.stride_tricks.as_strided(first, shape, first.strides)
     return np.lib.stride_tricks.as_strided(first, shape, first.strides, writeable=all(a.flags.writeable for a in arrays))
 
 
-def _owner(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array whose memory it is, below all views."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+def _place(array: Any) -> tuple[Any, int]:
+    """What owns the memory, below all views, and the address in it where the array begins."""
+    if not isinstance(array, np.ndarray):
+        return array.data.mem, array.data.ptr
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return owner, array.ctypes.data
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, back_from, memory_order
 from minunet.ops.cat import ref
-from minunet.volumes import back_from, memory_order
 
 
 def concatenate(*arrays: Any, axis: int) -> Any:

@@ -9,7 +9,8 @@ the sum over c runs over the C/g channels of o's group. Read the same sum as a l
     ∂w[o,c,k] = Σ_n Σ_p ∂y[n,o,p]·x̄[n,c,s·p+d·k]               grad_w
     ∂b[o]     = Σ_n Σ_p ∂y[n,o,p]
 
-With a fused ReLU, y = max(…, 0), the gradients read ∂y only where y > 0: `gate` is y, or None.
+With a fused ReLU, y = max(…, 0), the gradients read ∂y only where y > 0: `gate` is y, or None. `through_gate` comes first, and may
+apply it once for all of them.
 
 Transposed convolution is `grad_x` used forwards: its weight is (in, out/g, *kernel), its own gradients are `forward` and `grad_w`.
 
@@ -28,7 +29,7 @@ from minunet.kernels import Kernels
 from minunet.shapes import Pairs, check_rank, ntuple, sizes_text, window_outputs, window_padding, window_span
 from minunet.tensor import Tensor
 
-K: Any = Kernels(__name__, "forward", "grad_x", "grad_w", "grad_b")
+K: Any = Kernels(__name__, "forward", "grad_x", "grad_w", "grad_b", "through_gate")
 
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
@@ -59,6 +60,8 @@ class Conv(Function):
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         x, w, y = ctx.saved  # y > 0 is where the fused ReLU let the value through, and lets the gradient
+        if y is not None:
+            gy, y = K.through_gate(gy, y)
         gx = K.grad_x(gy, y, w, None, ctx.geometry, ctx.shapes[0][2:], None, None) if ctx.needs[0] else None
         if ctx.needs[1]:
             return gx, *K.grad_w(x, gy, y, ctx.geometry, ctx.shapes[1][2:], ctx.needs[2])

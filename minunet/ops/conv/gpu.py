@@ -1,11 +1,13 @@
-"""Convolution on the GPU: shapes and grids for the kernels of conv.cu and tiled.cu.
-
-Where images have 16 bits the tensor cores need weights of 16 bits too: they are rounded as they are laid out for the tiles.
+"""Convolution on the GPU: which kernels take a case, and shapes and grids for those of conv.cu and tiled.cu.
 
 | Kernels | Take | Because |
 |---|---|---|
-| `tiled.cu` | float32 and 16 bits, one group | a block computes a tile of results from numbers that it reads once |
+| `winograd.cu` | float32, 3×3 windows of two axes that move by one, one group, from 32 channels on | a quarter of the multiplications |
+| `tiled.cu` | all other float32, 16 bits, one group | a block computes a tile of results from numbers that it reads once |
 | `conv.cu` | everything else | float64 is for checks; the few channels of a group would leave most of a tile empty |
+
+Winograd's transforms enlarge what rounding does to a factor. So factors of 16 bits and of TF32 are left to the tiles; the tensor cores
+that multiply those have multiplications to spare. Weights for them are rounded as they are laid out.
 """
 
 from __future__ import annotations
@@ -14,21 +16,28 @@ import math
 from typing import Any
 
 from minunet.arrays import array_module, computed_dtype
-from minunet.cuda import Source, blocks_for
-from minunet.ops.conv import Geometry
-from minunet.volumes import empty_channels_last, three, volume
+from minunet.cuda import Source, blocks_for, current_precision
+from minunet.ops.activation.gpu import relu_grad
+from minunet.ops.conv import Geometry, winograd_gpu
+from minunet.ops.conv.tile import BLOCKS, LEAST, LINE, THREADS_OF_A_TILE, panels, rows_for, width_for
+from minunet.volumes import empty_channels_last, is_wide, three, volume
 
 SOURCE = Source(__file__, "conv.cu")
 THREADS = 256  # of a block, where a thread or a block has one result
 WARP = 32
+CHUNK = 16  # bytes that are copied at once
 
 TILED = Source(__file__, "tiled.cu")
-ROWS, SLICE = 128, 16  # of a tile, and terms at a time, as in tile.cuh
-BLOCKS = 512  # that ∂w is shared among: enough for a large GPU, and the same on every one, so that the sums are too
 
 
 def is_tiled(array: Any, geometry: Geometry) -> bool:
     return array.dtype != "float64" and geometry.groups == 1
+
+
+def is_winograd(array: Any, geometry: Geometry, kernel: tuple[int, ...], channels: int, outputs: int) -> bool:
+    once = set(geometry.stride) == set(geometry.dilation) == {1} and geometry.groups == 1
+    exact = array.dtype == "float32" and current_precision() == "float32"
+    return once and exact and winograd_gpu.fits(kernel, channels, outputs)
 
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, out: Any) -> Any:
@@ -40,10 +49,12 @@ def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, 
         kernel(blocks_for(y.size, THREADS), THREADS, volume(x), volume(w), b, volume(y), told, relu)
         return y
     y = empty_channels_last(x, x.shape[0], w.shape[0], spatial) if out is None else out
-    told, width = _told(geometry, x.shape, y.shape, w.shape[2:]), _width(w.shape[0])
+    if is_winograd(x, geometry, w.shape[2:], x.shape[1], w.shape[0]):
+        winograd_gpu.convolve(x, w, b, tuple(before for before, _ in geometry.padding), y, relu)
+        return y
+    told = _told(geometry, x.shape, y.shape, w.shape[2:])
     weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 0, 1), x.dtype)  # (kd, kh, kw, O, C)
-    grid = blocks_for(y.shape[0] * math.prod(spatial), ROWS) * blocks_for(w.shape[0], width)
-    TILED.kernel(f"tiled_forward_{width}", x.dtype)(grid, 2 * width, volume(x), weights, b, volume(y), told, relu)
+    _image_product("tiled_forward", x, weights, b, y, told, relu, y.shape[0] * math.prod(spatial), 1)
     return y
 
 
@@ -55,13 +66,29 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tupl
         kernel = SOURCE.kernel("conv_grad_x", gy.dtype)
         kernel(blocks_for(gx.size, THREADS), THREADS, volume(gy), volume(gate), volume(w), b, volume(gx), told, relu)
         return gx
+    gy, _ = through_gate(gy, gate)
     gx = empty_channels_last(gy, gy.shape[0], channels, spatial) if out is None else out
-    told, width = _told(geometry, gx.shape, gy.shape, w.shape[2:]), _width(channels)
+    if is_winograd(gy, geometry, w.shape[2:], channels, gy.shape[1]):
+        before = tuple(size - 1 - before for size, (before, _) in zip(w.shape[2:], geometry.padding, strict=True))
+        winograd_gpu.convolve(gy, winograd_gpu.turned(w), b, before, gx, relu)
+        return gx
+    told = _told(geometry, gx.shape, gy.shape, w.shape[2:])
     weights = array_module(w).ascontiguousarray(volume(w).transpose(2, 3, 4, 1, 0), gy.dtype)  # (kd, kh, kw, C, O)
     of_a_phase = gy.shape[0] * math.prod(blocks_for(n, s) for n, s in zip(spatial, geometry.stride, strict=True))
-    grid = blocks_for(of_a_phase, ROWS) * blocks_for(channels, width) * math.prod(geometry.stride)
-    TILED.kernel(f"tiled_grad_x_{width}", gy.dtype)(grid, 2 * width, volume(gy), volume(gate), weights, b, volume(gx), told, relu)
+    _image_product("tiled_grad_x", gy, weights, b, gx, told, relu, of_a_phase, math.prod(geometry.stride))
     return gx
+
+
+def _image_product(name: str, x: Any, weights: Any, b: Any, y: Any, told: dict[str, Any], relu: bool, pixels: int, phases: int) -> None:
+    """y, from the image x. pixels: of y, in each phase."""
+    columns = y.shape[1]
+    width = width_for(columns)
+    kind: int | str = width
+    if not (is_wide(x) and weights.data.ptr % CHUNK == 0):
+        kind, width = "numbers", 64
+    grid = blocks_for(pixels, rows_for(width)) * blocks_for(columns, width) * phases
+    kernel = TILED.kernel(f"{name}_{kind}", x.dtype)
+    kernel(grid, THREADS_OF_A_TILE, volume(x), weights, b, volume(y), told, relu, shared=panels(width))
 
 
 def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ...], bias: bool) -> tuple[Any, Any]:
@@ -71,40 +98,53 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
         gw = array_module(x).empty((gy.shape[1], x.shape[1] // geometry.groups, *kernel), dtype=computed_dtype(x))
         SOURCE.kernel("conv_grad_w", x.dtype)(gw.size, WARP, volume(x), volume(gy), volume(gate), gw, told)
         return gw, grad_b(gy, gate) if bias else None
-    channels, outputs, width = x.shape[1], gy.shape[1], _width(gy.shape[1])
+    gy, _ = through_gate(gy, gate)
+    channels, outputs, width = x.shape[1], gy.shape[1], width_for(gy.shape[1])
+    if is_winograd(x, geometry, kernel, channels, outputs):
+        return winograd_gpu.grad_w(x, gy, tuple(before for before, _ in geometry.padding), bias)
     weights = math.prod(kernel) * channels
-    rows = weights + bias  # ∂b is the gradient of a weight whose image is 1
-    tiles = blocks_for(rows, ROWS) * blocks_for(outputs, width)
-    slices = gy.shape[0] * math.prod(gy.shape[2:-1]) * blocks_for(gy.shape[-1], SLICE)
-    slices_of_a_part = blocks_for(slices, max(BLOCKS // tiles, 1))
-    count = max(blocks_for(slices, max(slices_of_a_part, 1)), 1)
-    parts = array_module(x).empty((count, rows, outputs), dtype=computed_dtype(x))
-    arguments = volume(x), volume(gy), volume(gate), parts, told, rows, slices_of_a_part
-    TILED.kernel(f"tiled_grad_w_{width}", x.dtype)((tiles, count), 2 * width, *arguments)
-    total = parts[0]
-    if count > 1:
-        total = array_module(x).empty((rows, outputs), dtype=computed_dtype(x))
-        TILED.kernel("tiled_add_parts", x.dtype)(blocks_for(total.size, THREADS), THREADS, parts, total, count, total.size)
+    tiles = blocks_for(weights, rows_for(width)) * blocks_for(outputs, width)
+    slices = gy.shape[0] * math.prod(gy.shape[2:-1]) * blocks_for(gy.shape[-1], LINE // x.dtype.itemsize)
+    slices_of_a_part = max(blocks_for(slices, max(BLOCKS // tiles, 1)), LEAST)
+    count = max(blocks_for(slices, slices_of_a_part), 1)
+    parts = array_module(x).empty((count, weights + bias, outputs), dtype=computed_dtype(x))  # ∂b is the row behind the weights
+    arguments = volume(x), volume(gy), parts, told, weights + bias, slices_of_a_part, is_wide(x), is_wide(gy)
+    TILED.kernel(f"tiled_grad_w_{width}", x.dtype)((tiles, count), THREADS_OF_A_TILE, *arguments, shared=panels(width))
+    total = _added(parts, x.dtype)
     gw = total[:weights].reshape(*kernel, channels, outputs)
     axes = range(len(kernel))
     return gw.transpose(len(axes) + 1, len(axes), *axes), total[weights] if bias else None
 
 
 def grad_b(gy: Any, gate: Any) -> Any:
-    """Within `cuda.precision("tf32")` ∂y is rounded here too, though there is nothing to multiply: the tiles of ∂w add it up."""
     ones = (1,) * (gy.ndim - 2)
     pixelwise = Geometry(ones, ((0, 0),) * len(ones), ones, 1)
-    if is_tiled(gy, pixelwise):
-        return grad_w(gy[:, :1], gy, gate, pixelwise, ones, True)[1]  # ∂b is the same whatever the image is
-    gb = array_module(gy).empty(gy.shape[1], dtype=computed_dtype(gy))
     told = _told(pixelwise, gy.shape, gy.shape, ones)
-    SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, volume(gy), volume(gate), gb, told)
-    return gb
+    if not is_tiled(gy, pixelwise):
+        gb = array_module(gy).empty(gy.shape[1], dtype=computed_dtype(gy))
+        SOURCE.kernel("conv_grad_b", gy.dtype)(gb.size, THREADS, volume(gy), volume(gate), gb, told)
+        return gb
+    gy, _ = through_gate(gy, gate)
+    lines = gy.shape[0] * math.prod(gy.shape[2:-1])
+    lines_of_a_part = max(blocks_for(lines, BLOCKS), 1)
+    parts = array_module(gy).empty((max(blocks_for(lines, lines_of_a_part), 1), gy.shape[1]), dtype=computed_dtype(gy))
+    grid = parts.shape[0], blocks_for(gy.shape[1], WARP)
+    TILED.kernel("tiled_grad_b", gy.dtype)(grid, THREADS, volume(gy), parts, told, lines_of_a_part)
+    return _added(parts, gy.dtype)
 
 
-def _width(columns: int) -> int:
-    """Of a tile. The wider one reads fewer bytes for each multiplication."""
-    return 64 if columns <= 64 else 128
+def through_gate(gy: Any, gate: Any) -> tuple[Any, Any]:
+    """∂y where the gate is open, and no gate: tiles copy numbers without looking at them, and read each of them many times."""
+    return (gy, None) if gate is None else (relu_grad(gy, gate), None)
+
+
+def _added(parts: Any, dtype: Any) -> Any:
+    """The sum over the first axis, in its order. dtype: of the images."""
+    count, total = parts.shape[0], parts[0]
+    if count > 1:
+        total = array_module(parts).empty(total.shape, dtype=parts.dtype)
+        TILED.kernel("tiled_add_parts", dtype)(blocks_for(total.size, THREADS), THREADS, parts, total, count, total.size)
+    return total
 
 
 def _told(geometry: Geometry, x: tuple[int, ...], y: tuple[int, ...], kernel: tuple[int, ...]) -> dict[str, Any]:

@@ -65,6 +65,11 @@ def grad_b(gy: Any, gate: Any) -> Any:
     return gated(gy, gate).sum(axis=(0, *range(2, gy.ndim)))
 
 
+def through_gate(gy: Any, gate: Any) -> tuple[Any, Any]:
+    """Both as they are: the sums read them together."""
+    return gy, gate
+
+
 def gated(gy: Any, gate: Any) -> Any:
     """∂y where gate > 0, else 0: the way back through a fused ReLU."""
     return widened(gy) if gate is None else widened(gy) * (gate > 0)

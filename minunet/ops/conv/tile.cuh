@@ -1,109 +1,114 @@
 // A tile of a matrix product, by one block: sum[row][column] += Σ_k A[row][k]·B[k][column], SLICE terms at a time.
 //
-//   memory → registers   a reader fetches the next slice while this one is multiplied
-//   registers → panels   it puts the numbers into shared memory, as the words that the tensor cores take where those multiply
-//   panels → sums        each thread has 64 sums in registers, and each number that it reads from a panel serves 8 of them or more
-
-#include "tensor_cores.cuh"
-
-constexpr int ROWS = 128;  // of a tile; WIDTH, the number of its columns, is 64 or 128
-constexpr int SLICE = 16;  // terms
-
-#ifdef TENSOR_CORES
-typedef unsigned Word;
-#else
-typedef float Word;
-__device__ inline Word word_of(float x) { return x; }
-#endif
-
-#if defined(FP16) || defined(BF16)
-#define TWO_IN_A_WORD
-constexpr int WORDS = SLICE / 2;
-#else
-constexpr int WORDS = SLICE;
-#endif
-
-struct __align__(16) Words {
-    Word x, y, z, w;
-};
-
-// Numbers that lie side by side in memory: they are read and written at once.
-struct __align__(4 * sizeof(STORED)) Four {
-    STORED x, y, z, w;
-};
-
-struct __align__(2 * sizeof(STORED)) Two {
-    STORED x, y;
-};
-
-// A slice of A or of B. Line `word` has that word of every row (column).
+//   memory → panels   a reader begins to copy a slice of A and one of B into shared memory, two slices ahead of what is multiplied
+//   panels → sums     each warp has 64×64 sums in its registers, so that a number read from a panel serves many of them
 //
-// Shared memory has 32 banks, and a warp is fast where its 32 words come from different ones. Eight words beside a line, and an exchange
-// of neighbouring eights that changes every four lines, see to it for all ways in which panels are written and read here.
-template <int COLUMNS>
-struct __align__(16) Panel {
-    Word words[WORDS][COLUMNS + 8];
+// A tile has 128×128 sums or 256×64, where there are few columns: the same number, by 2×2 warps or by 4×1.
 
-    __device__ Word* at(int word, int column) { return &words[word][column ^ word / 4 % 4 * 8]; }
+#include "copies.cuh"
+#include "tensor_cores.cuh"
+#include "volumes.cuh"
 
-    // Terms k to k + 3 of one column; 4 divides k.
-    __device__ void put_down(int k, int column, const Four& v) {
-#ifdef TWO_IN_A_WORD
-        *at(k / 2, column) = word_of(v.x, v.y);
-        *at(k / 2 + 1, column) = word_of(v.z, v.w);
-#else
-        *at(k, column) = word_of(v.x);
-        *at(k + 1, column) = word_of(v.y);
-        *at(k + 2, column) = word_of(v.z);
-        *at(k + 3, column) = word_of(v.w);
+constexpr int THREADS = 128;
+constexpr int STAGES = 3;                              // pairs of panels: one is read, the others are being filled
+constexpr int SLICE = 4 * WIDE;                        // terms
+template <int WIDTH>
+constexpr int ROWS = 128 * 128 / WIDTH;                // of a tile, whose columns are WIDTH
+
+typedef Together<STORED, WIDE> Chunk;  // the 16 bytes that are copied at once
+
+// Two ways to lie for a slice of A or B. A *line* is a row of A or a column of B.
+//
+// Shared memory has 32 banks of 4 bytes, and 8 lanes that read 16 bytes each are fast where they meet all of them. So chunks change
+// places within a line (Down) or a term (Across), others from line to line and from term to term.
+
+#ifdef TENSOR_CORES
+// 16 lines and 8 words are four matrices. For A they come as a[0…3] has them (tensor_cores.cuh), for B as b[0…1] of 8 lines and then of
+// the 8 others: registers that an instruction reads together must be neighbours, or they are copied first.
+template <bool of_b>
+__device__ inline int half_of_lines(int matrix) { return of_b ? matrix / 2 : matrix % 2; }
+template <bool of_b>
+__device__ inline int half_of_words(int matrix) { return of_b ? matrix % 2 : matrix / 2; }
 #endif
-    }
 
-    // Terms k and k + 1 of four columns; 2 divides k, 4 divides the column.
-    __device__ void put_across(int k, int column, const Four& u, const Four& v) {
-#ifdef TWO_IN_A_WORD
-        four(k / 2, column) = {word_of(u.x, v.x), word_of(u.y, v.y), word_of(u.z, v.z), word_of(u.w, v.w)};
+// The terms of a line lie side by side.
+template <int LINES>
+struct Down {
+    Chunk chunks[LINES][4];
+
+    __device__ Chunk* chunk(int line, int number) { return &chunks[line][number ^ line / 2 % 4]; }
+    __device__ STORED* at(int line, int term) { return &chunk(line, term / WIDE)->number[term % WIDE]; }
+
+#ifdef TENSOR_CORES
+    // What a lane holds of 16 lines and 8 words. step: 0 or 1, a half of the slice.
+    template <bool of_b>
+    __device__ void pieces(int line, int step, unsigned (&words)[4]) {
+        const int lane = threadIdx.x % 32, matrix = lane / 8;
+        load_matrices(chunk(line + lane % 8 + 8 * half_of_lines<of_b>(matrix), 2 * step + half_of_words<of_b>(matrix)), words);
+        round_words(words);
+    }
 #else
-        four(k, column) = {word_of(u.x), word_of(u.y), word_of(u.z), word_of(u.w)};
-        four(k + 1, column) = {word_of(v.x), word_of(v.y), word_of(v.z), word_of(v.w)};
+    __device__ static int own(int i) { return threadIdx.x % 8 + 8 * i; }  // which of a warp's 64 lines is a thread's line i
 #endif
-    }
-
-    __device__ Words& four(int word, int column) { return *reinterpret_cast<Words*>(at(word, column)); }
 };
+
+// The same term of all lines lies side by side.
+template <int LINES>
+struct Across {
+    Chunk chunks[SLICE][LINES / WIDE];
+
+    __device__ Chunk* chunk(int term, int number) { return &chunks[term][sizeof(STORED) == 2 ? number ^ term % 8 : number ^ term % 4 * 2]; }
+    __device__ STORED* at(int line, int term) { return &chunk(term, line / WIDE)->number[line % WIDE]; }
+
+#ifdef TENSOR_CORES
+    template <bool of_b>
+    __device__ void pieces(int line, int step, unsigned (&words)[4]) {
+        const int lane = threadIdx.x % 32;
+#ifdef TF32  // matrices of 16 bits alone can be turned as they are loaded
+        #pragma unroll
+        for (int i = 0; i < 4; i++)
+            words[i] = __float_as_uint(*at(line + lane / 4 + 8 * half_of_lines<of_b>(i), 8 * step + lane % 4 + 4 * half_of_words<of_b>(i)));
+        round_words(words);
+#else
+        const int matrix = lane / 8;
+        load_turned(chunk(16 * step + lane % 8 + 8 * half_of_words<of_b>(matrix), line / WIDE + half_of_lines<of_b>(matrix)), words);
+#endif
+    }
+#else
+    __device__ static int own(int i) { return threadIdx.x % 8 * 4 + i / 4 * 32 + i % 4; }
+#endif
+};
+
+// The sums of one thread. Panel: how A and B lie.
+template <int WIDTH, template <int> class Panel>
+struct Sums {
+    typedef Panel<ROWS<WIDTH>> A;
+    typedef Panel<WIDTH> B;
+
+    __device__ static int row() { return threadIdx.x / 32 / (WIDTH / 64) * 64; }  // the warp's first
+    __device__ static int column() { return threadIdx.x / 32 % (WIDTH / 64) * 64; }
 
 #ifdef TENSOR_CORES
 
-// The sums of one thread. A warp has 64×32 of the tile, as 4×4 pieces of 16×8, which its lanes share as tensor_cores.cuh says.
-template <int WIDTH>
-struct Sums {
     static constexpr int RUN = 2;  // sums that lie side by side in a row
-    float of[4][4][4];
+    float of[4][8][4];             // pieces of 16×8, which the lanes share
 
-    __device__ static int row() { return threadIdx.x / 32 / (WIDTH / 32) * 64; }  // the warp's first
-    __device__ static int column() { return threadIdx.x / 32 % (WIDTH / 32) * 32; }
-
-    __device__ void add(Panel<ROWS>& a, Panel<WIDTH>& b) {
-        const int q = threadIdx.x % 32 / 4, r = threadIdx.x % 4;
+    // A step takes a half of the slice. What the next 16 columns need is loaded while these are multiplied, and so is the next step's A.
+    __device__ void add(A& a, B& b) {
+        unsigned x[2][4][4], y[2][4];
         #pragma unroll
-        for (int word = 0; word < WORDS; word += 8) {
-            unsigned x[4][4], y[4][2];
+        for (int i = 0; i < 4; i++) a.template pieces<false>(row() + 16 * i, 0, x[0][i]);
+        b.template pieces<true>(column(), 0, y[0]);
+        #pragma unroll
+        for (int turn = 0; turn < 8; turn++) {
+            const int step = turn / 4, j = turn % 4, next = turn + 1;
+            if (next < 8) b.template pieces<true>(column() + 16 * (next % 4), next / 4, y[next % 2]);
+            if (step == 0) a.template pieces<false>(row() + 16 * j, 1, x[1][j]);
+            const unsigned left[2] = {y[turn % 2][0], y[turn % 2][1]}, right[2] = {y[turn % 2][2], y[turn % 2][3]};
             #pragma unroll
             for (int i = 0; i < 4; i++) {
-                x[i][0] = *a.at(word + r, row() + 16 * i + q);
-                x[i][1] = *a.at(word + r, row() + 16 * i + q + 8);
-                x[i][2] = *a.at(word + r + 4, row() + 16 * i + q);
-                x[i][3] = *a.at(word + r + 4, row() + 16 * i + q + 8);
-            }
-            #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                y[j][0] = *b.at(word + r, column() + 8 * j + q);
-                y[j][1] = *b.at(word + r + 4, column() + 8 * j + q);
-            }
-            #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                #pragma unroll
-                for (int j = 0; j < 4; j++) tensor_step(of[i][j], x[i], y[j]);
+                tensor_step(of[i][2 * j], x[step][i], left);
+                tensor_step(of[i][2 * j + 1], x[step][i], right);
             }
         }
     }
@@ -113,37 +118,52 @@ struct Sums {
     __device__ void each(Take take) {
         const int q = threadIdx.x % 32 / 4, r = threadIdx.x % 4;
         #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 8; j++) {
             #pragma unroll
-            for (int j = 0; j < 4; j++) {
+            for (int i = 0; i < 4; i++) {
                 take(row() + 16 * i + q, column() + 8 * j + 2 * r, &of[i][j][0]);
                 take(row() + 16 * i + q + 8, column() + 8 * j + 2 * r, &of[i][j][2]);
             }
         }
     }
-};
 
 #else
 
-// The sums of one thread: 8×8 of the tile, as 2×2 pieces of 4×4, half a tile apart.
-template <int WIDTH>
-struct Sums {
-    static constexpr int RUN = 4;  // sums that lie side by side in a row
-    float of[8][8];
+    static constexpr int RUN = 4;
+    float of[8][16];
 
-    __device__ static int row(int i) { return threadIdx.x / (WIDTH / 8) * 4 + i / 4 * (ROWS / 2) + i % 4; }
-    __device__ static int column(int j) { return threadIdx.x % (WIDTH / 8) * 4 + j / 4 * (WIDTH / 2) + j % 4; }
+    __device__ static int own_column(int j) { return threadIdx.x % 32 / 8 * 4 + j / 4 * 16 + j % 4; }
 
-    __device__ void add(Panel<ROWS>& a, Panel<WIDTH>& b) {
+    __device__ void add(Down<ROWS<WIDTH>>& a, Down<WIDTH>& b) {
+        #pragma unroll 1  // more at once would need more registers than there are
+        for (int number = 0; number < 4; number++) {
+            Chunk x[8];
+            #pragma unroll
+            for (int i = 0; i < 8; i++) x[i] = *a.chunk(row() + A::own(i), number);
+            #pragma unroll
+            for (int j = 0; j < 16; j++) {
+                const Chunk y = *b.chunk(column() + own_column(j), number);
+                #pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    #pragma unroll
+                    for (int i = 0; i < 8; i++) of[i][j] += x[i].number[k] * y.number[k];
+                }
+            }
+        }
+    }
+
+    __device__ void add(Across<ROWS<WIDTH>>& a, Across<WIDTH>& b) {
         #pragma unroll
-        for (int k = 0; k < SLICE; k++) {
-            const Words low = a.four(k, row(0)), high = a.four(k, row(4)), left = b.four(k, column(0)), right = b.four(k, column(4));
-            const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-            const float y[8] = {left.x, left.y, left.z, left.w, right.x, right.y, right.z, right.w};
+        for (int term = 0; term < SLICE; term++) {
+            Chunk x[2], y[4];
+            #pragma unroll
+            for (int i = 0; i < 2; i++) x[i] = *a.chunk(term, (row() + A::own(4 * i)) / 4);
+            #pragma unroll
+            for (int j = 0; j < 4; j++) y[j] = *b.chunk(term, (column() + own_column(4 * j)) / 4);
             #pragma unroll
             for (int i = 0; i < 8; i++) {
                 #pragma unroll
-                for (int j = 0; j < 8; j++) of[i][j] += x[i] * y[j];
+                for (int j = 0; j < 16; j++) of[i][j] += x[i / 4].number[i % 4] * y[j / 4].number[j % 4];
             }
         }
     }
@@ -152,30 +172,48 @@ struct Sums {
     template <class Take>
     __device__ void each(Take take) {
         #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            take(row(i), column(0), &of[i][0]);
-            take(row(i), column(4), &of[i][4]);
+        for (int j = 0; j < 16; j += 4) {
+            #pragma unroll
+            for (int i = 0; i < 8; i++) take(row() + A::own(i), column() + own_column(j), &of[i][j]);
         }
     }
-};
 
 #endif
+};
 
-// Adds all slices that the reader has. Two pairs of panels take turns: while one is read the other is filled, and one barrier a slice is
-// enough.
-template <int WIDTH, class Reader>
-__device__ inline void add_slices(Reader& reader, Sums<WIDTH>& sums) {
-    __shared__ Panel<ROWS> a[2];
-    __shared__ Panel<WIDTH> b[2];
-    if (!reader.advance()) return;
-    reader.fetch();
-    reader.put(a[0], b[0]);
-    for (int turn = 0;; turn = 1 - turn) {
-        __syncthreads();  // this pair is filled, and nobody reads the other any more
-        const bool more = reader.advance();
-        if (more) reader.fetch();
-        sums.add(a[turn], b[turn]);
-        if (!more) return;
-        reader.put(a[1 - turn], b[1 - turn]);
+// The shared memory that the launch gives to the block: STAGES pairs of panels, 64 bytes for a line of each.
+__device__ inline Chunk* panels() {
+    extern __shared__ Chunk memory[];
+    return memory;
+}
+
+// Adds all slices that the reader has. It goes on to the next with `next()`, false after the last, and begins the copies with `copy(a, b)`.
+// see(b): called for each slice of B when it is there.
+template <int WIDTH, template <int> class Panel, class Reader, class See>
+__device__ inline void add_slices(Reader& reader, Sums<WIDTH, Panel>& sums, See see) {
+    struct Stage {
+        Panel<ROWS<WIDTH>> a;
+        Panel<WIDTH> b;
+    };
+    Stage* const stages = reinterpret_cast<Stage*>(panels());
+    int begun = 0, filled = 0, read = 0;  // slices whose copies have begun; the stage that is filled next, and the one that is read
+    bool more = true;
+    const auto begin = [&]() {
+        more = more && reader.next();
+        if (more) {
+            reader.copy(stages[filled].a, stages[filled].b);
+            filled = (filled + 1) % STAGES;
+            begun++;
+        }
+        end_group();
+    };
+    for (int i = 0; i < STAGES - 1; i++) begin();
+    for (int i = 0; i < begun; i++) {
+        wait_for_copies<STAGES - 2>();
+        __syncthreads();  // slice i has come, for all threads, and nobody reads the panels of the slice before any more:
+        begin();          // they are filled anew
+        sums.add(stages[read].a, stages[read].b);
+        see(stages[read].b);
+        read = (read + 1) % STAGES;
     }
 }

@@ -5,11 +5,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from minunet.arrays import array_module
+from minunet.arrays import array_module, back_from, memory_order
 from minunet.cuda import Source, blocks_for
 from minunet.ops.activation.gpu import rows
 from minunet.ops.dropout import ref
-from minunet.volumes import back_from, memory_order
 
 SOURCE = Source(__file__, "dropout.cu")
 THREADS = 256

@@ -4,6 +4,8 @@
 // are neighbouring channels, which lie side by side in memory, those along y are pixels: a warp reads whole lines. Where there are
 // fewer than 32 channels a warp covers several pixels, which follow one another.
 //
+// A number takes as long from memory as some hundred instructions. So loops are unrolled: then several are on their way at once.
+//
 // Sums: eight numbers in REAL, which is fast, then everything in double, down a tree of fixed form. A chunk's sums go to memory, and a
 // second kernel joins the chunks in order: nothing is added into memory, so two runs are bit-identical.
 
@@ -66,7 +68,9 @@ extern "C" __global__ void norm_moments(
     double sum = 0;
     for (long long p = at.begin; p < at.end; p += RUN * rows) {
         REAL some = 0;
-        for (int i = 0; i < RUN && p + i * rows < at.end; i++) some += x[x_steps(b, p + i * rows, c)];
+        #pragma unroll
+        for (int i = 0; i < RUN; i++)
+            if (p + i * rows < at.end) some += x[x_steps(b, p + i * rows, c)];
         sum += some;
     }
     const long long count = min((long long)w.chunk, w.pixels - (long long)at.chunk * w.chunk);
@@ -75,7 +79,9 @@ extern "C" __global__ void norm_moments(
     double first = 0, second = 0;
     for (long long p = at.begin; p < at.end; p += RUN * rows) {
         REAL some = 0, squares = 0;
-        for (int i = 0; i < RUN && p + i * rows < at.end; i++) {
+        #pragma unroll
+        for (int i = 0; i < RUN; i++) {
+            if (p + i * rows >= at.end) continue;
             const REAL d = x[x_steps(b, p + i * rows, c)] - centre;
             some += d;
             squares += d * d;
@@ -128,6 +134,7 @@ extern "C" __global__ void norm_normalize(
     const int b = at.block, c = at.channel;
     const REAL* own = line + at.in_line(w);
     const REAL centre = own[0], scale = own[each], shift = own[2 * each];
+    #pragma unroll 4
     for (long long p = at.begin; p < at.end; p += blockDim.y) {
         const REAL z = straight(x[x_steps(b, p, c)] - centre, scale, shift);
         y[y_steps(b, p, c)] = z < floor ? floor : z;  // NaN stays
@@ -152,7 +159,9 @@ extern "C" __global__ void norm_sums(
     double first = 0, second = 0;
     for (long long p = at.begin; p < at.end; p += RUN * rows) {
         REAL some = 0, products = 0;
-        for (int i = 0; i < RUN && p + i * rows < at.end; i++) {
+        #pragma unroll
+        for (int i = 0; i < RUN; i++) {
+            if (p + i * rows >= at.end) continue;
             const REAL d = x[x_steps(b, p + i * rows, c)] - centre;
             const REAL g = through(gy[gy_steps(b, p + i * rows, c)], straight(d, scale, shift), floor);
             some += g;
@@ -188,6 +197,7 @@ extern "C" __global__ void norm_grad_x(
     const int b = at.block, c = at.channel;
     const REAL* own = line + at.in_line(w);
     const REAL centre = own[0], scale = own[each], shift = own[2 * each], slope = own[3 * each], offset = own[4 * each];
+    #pragma unroll 4
     for (long long p = at.begin; p < at.end; p += blockDim.y) {
         const REAL d = x[x_steps(b, p, c)] - centre;
         gx[gx_steps(b, p, c)] = scale * through(gy[gy_steps(b, p, c)], straight(d, scale, shift), floor) + slope * d + offset;

@@ -11,7 +11,7 @@ from minunet.arrays import array_module, computed_dtype, is_float
 from minunet.cuda import Source, blocks_for, held
 from minunet.ops.upsample import ref
 from minunet.ops.upsample.tables import Table, gather_table
-from minunet.volumes import empty, is_channels_last, three, volume
+from minunet.volumes import empty, is_channels_last, is_wide, three, volume
 
 SOURCE = Source(__file__, "upsample.cu")
 THREADS = 256  # of a block
@@ -24,15 +24,19 @@ def resample(x: Any, tables: tuple[Table, ...]) -> Any:
     sizes = tuple(len(table.source) for table in tables)
     y = empty(x, sizes, x.dtype)
     sources, weights, terms, first = held(_packed(array_module(x), tables, computed_dtype(x)))
+    last = is_channels_last(x)
+    wide = last and is_wide(x, y)
+    threads = y.size // (16 // x.itemsize) if wide else y.size
     told = {
         "samples": x.shape[0],
         "channels": x.shape[1],
         "out": three(sizes),
         "terms": terms,
         "first": first,
-        "channels_last": is_channels_last(x),
+        "channels_last": last,
+        "wide": wide,
     }
-    SOURCE.kernel("resample", x.dtype)(blocks_for(y.size, THREADS), THREADS, volume(x), sources, weights, volume(y), told)
+    SOURCE.kernel("resample", x.dtype)(blocks_for(threads, THREADS), THREADS, volume(x), sources, weights, volume(y), told)
     return y
 
 

@@ -67,6 +67,11 @@ def grad_b(gy: Any, gate: Any) -> Any:
     return sums.over_pixels(gy, gate)
 
 
+def through_gate(gy: Any, gate: Any) -> tuple[Any, Any]:
+    """Both as they are: the sums read them together."""
+    return gy, gate
+
+
 def _weight(gw: Any, kernel: tuple[int, ...]) -> Any:
     """(…, C, O) → the view (O, C, *kernel)"""
     return np.moveaxis(gw.reshape(*kernel, *gw.shape[-2:]), (-1, -2), (0, 1))
