@@ -417,7 +417,11 @@ def test_what_is_right_tells_nothing(name):
 
 @pytest.mark.parametrize(
     ("name", "file", "told", "right", "wrong"),
-    [pytest.param(*where, *change, id=fault) for where, faults in FAULTS.items() for fault, *change in faults],
+    [
+        pytest.param(*where, *change, id=fault, marks=[pytest.mark.slow] if i >= 3 else [])  # three of each kind in every run
+        for where, faults in FAULTS.items()
+        for i, (fault, *change) in enumerate(faults)
+    ],
 )
 def test_a_fault_is_seen(name, file, told, right, wrong, tmp_path: Path, monkeypatch):
     for copied in ("tiled.cu", "tile.cuh", "geometry.cuh"):

@@ -176,7 +176,13 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("right", "wrong", "told"), FAULTS)
+ALWAYS = "a tile too far", "a slice too few", "a line too far", "a chunk forgotten"  # each takes ten seconds; the others are slow tests
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [fault if fault.id in ALWAYS else pytest.param(*fault.values, id=fault.id, marks=pytest.mark.slow) for fault in FAULTS],
+)
 def test_a_fault_is_seen(right, wrong, told, tmp_path: Path, monkeypatch):
     for copied in ("winograd.cu", "tile.cuh"):
         shutil.copy(winograd_gpu.SOURCE.path.with_name(copied), tmp_path)

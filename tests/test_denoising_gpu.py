@@ -67,7 +67,10 @@ def ended(way: dict[str, Any], photos: str, out: Path, device: str = "cuda") -> 
     return {**checkpoint.load(trainer.last).weights, "loss": np.array(trainer.run.history[0]["train_loss"])}
 
 
-@pytest.mark.parametrize("way", WAYS)
+ALWAYS = "impulse", "mri", "single"  # what changes in a graph, what is transformed, what is masked; the others are slow tests
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way in ALWAYS else [pytest.mark.slow]) for way in WAYS])
 def test_a_graph_trains_as_the_steps_without_it(way, photos, tmp_path, monkeypatch, caplog):
     with host_gpu.installed(), caplog.at_level("INFO", "minunet"):
         came = ended(WAYS[way], photos, tmp_path / "graph")
@@ -104,6 +107,7 @@ def test_a_run_and_its_evaluation(way, photos, tmp_path, monkeypatch):
     assert all(np.isfinite(v.after["psnr"]) for v in verdicts)
 
 
+@pytest.mark.slow
 def test_the_benchmark_on_a_gpu(photos, tmp_path, monkeypatch):
     """All it does in a process of its own, and how the file of results grows."""
     for place in (noise2noise, denoiser):
