@@ -363,7 +363,7 @@ struct WeightReader {
         if (x_in_chunks) {
             each_pixel(0, [&](int term, const STORED* from, bool there) { copy_chunk(a.chunk(term, chunk), from, there); });
         } else {
-            #pragma unroll 4  // that many loads are on their way together
+            #pragma unroll 2  // that many loads are on their way together
             for (int k = 0; k < WIDE; k++)
                 each_pixel(k, [&](int term, const STORED* from, bool there) { a.chunk(term, chunk)->number[k] = there ? *from : zero; });
         }
