@@ -7,6 +7,7 @@ from typing import Any
 
 from minunet.arrays import array_module, back_from, memory_order
 from minunet.cuda import Source, blocks_for
+from minunet.volumes import is_wide
 
 SOURCE = Source(__file__, "activation.cu")
 THREADS = 256
@@ -51,7 +52,7 @@ def _backward(kernel: str, gy: Any, y: Any, *numbers: float) -> Any:
 def _launch(kernel: str, arrays: list[Any], result: Any, *numbers: float) -> None:
     seen, width = rows(*arrays)
     together = 16 // result.itemsize  # numbers, in 16 bytes
-    wide = width % together == 0 and all(a.strides[1] == a.itemsize and a.strides[0] % 16 == a.data.ptr % 16 == 0 for a in seen)
+    wide = is_wide(*seen)
     threads = result.size // together if wide else result.size
     SOURCE.kernel(kernel, result.dtype)(blocks_for(threads, THREADS), THREADS, *seen, result, result.size, width, wide, *numbers)
 

@@ -84,11 +84,11 @@ struct ChunkReader {
     const int channels, columns;  // channels: those of the image, which the sum runs over; columns: from the tile's first to the last
     const int line, first;        // of this thread: its first line, and its first channel of a slice
 
-    int k[3], channel;             // the tap
-    const STORED* from[PIXELS];  // where this thread's pixels begin
-    const STORED* weights;       // and the tap's weights for the first of its lines
+    int k[3], channel;            // the tap
+    const STORED* from[PIXELS];   // where this thread's pixels begin
+    const STORED* weights;        // and the tap's weights for the first of its lines
     long long shifted, of_a_tap;  // what the tap adds to the former; how far its weights are from those of the one before
-    unsigned is_inside;          // a bit for each pixel: what is beyond the edge is not read
+    unsigned is_inside;           // a bit for each pixel: what is beyond the edge is not read
 
     __device__ ChunkReader(const Pixels<BACK>& pixels, const STORED* x, const Steps<5>& x_steps, const STORED* w, const int4* places,
                            int channels, int columns, int first_column)
@@ -203,8 +203,8 @@ __device__ inline void image_product(const STORED* x, const Steps<5>& x_steps, c
     add_slices(reader, sums, [](Down<WIDTH>&) {});
 
     __syncthreads();  // nobody reads the panels any more: from here on their memory holds
-    long long* const begins = reinterpret_cast<long long*>(panels());             // where each row is in the result, or NOWHERE
-    float* const shifts = reinterpret_cast<float*>(begins + ROWS<WIDTH>);         // and the bias of each column
+    long long* const begins = reinterpret_cast<long long*>(panels());      // where each row is in the result, or NOWHERE
+    float* const shifts = reinterpret_cast<float*>(begins + ROWS<WIDTH>);  // and the bias of each column
     for (int row = threadIdx.x; row < ROWS<WIDTH>; row += THREADS) {
         const int4 q = places[row];
         const int d = pixels.result(q.x, 0), h = pixels.result(q.y, 1), w = pixels.result(q.z, 2);
