@@ -113,6 +113,7 @@ def _kernel_module(package: str, kernel_set: str) -> ModuleType | None:
         return importlib.import_module(module)
     _let_threads_rest()
     _listen_to_numba()
+    _write_in_turn()
     try:
         return importlib.import_module(module)
     except RuntimeError as problem:
@@ -169,6 +170,29 @@ def _listen_to_numba() -> None:
 
     event.Listener.register(_Compilation)
     event.register("numba:compile", _compilation)
+
+
+@cache
+def _write_in_turn() -> None:
+    """Lets one process at a time write into a folder of Numba's cache.
+
+    Numba numbers the files there and keeps a list of what is in which. Two processes that compile at the same time would take one number
+    for two kernels, and a later process could run the one in place of the other. Where there is no `fcntl` (Windows), all is as it was.
+    """
+    if importlib.util.find_spec("fcntl") is None:
+        return
+    import fcntl  # noqa: PLC0415
+
+    from numba.core.caching import IndexDataCacheFile  # noqa: PLC0415  keeps `import minunet` light
+
+    save = IndexDataCacheFile.save
+
+    def save_in_turn(self: Any, key: Any, data: Any) -> None:
+        with open(Path(self._cache_path, "writing.lock"), "w", encoding="utf-8") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # until the file is closed
+            save(self, key, data)
+
+    IndexDataCacheFile.save = save_in_turn
 
 
 def _cache_root(dispatcher: Any) -> Path:

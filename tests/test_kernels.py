@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,22 @@ def test_compiling_is_logged_once_on_a_machine(tmp_path: Path) -> None:
     assert first == f"Compiling kernels for this processor (once; kept in {tmp_path}) …"
     assert last.startswith("Compiled 1 kernels in ")
     assert step(tmp_path, "log") == []
+
+
+def test_kernels_that_are_kept_at_the_same_time_are_not_mixed_up(tmp_path: Path) -> None:
+    from numba.core.caching import IndexDataCacheFile
+
+    kernels._write_in_turn()
+
+    def keep(writer: int) -> None:  # each has a view of its own, as another process does
+        cache = IndexDataCacheFile(str(tmp_path), "kernels", "stamp")
+        for i in range(20):
+            cache.save((writer, i), f"{writer}, {i}")
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(keep, range(4)))
+    kept = IndexDataCacheFile(str(tmp_path), "kernels", "stamp")
+    assert [kept.load((writer, i)) for writer in range(4) for i in range(20)] == [f"{w}, {i}" for w in range(4) for i in range(20)]
 
 
 def test_the_library_says_nothing_by_itself(tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +31,9 @@ def variants() -> Iterator[Any]:
                     yield pytest.param(path, stored, precision, generation, id=name, marks=marks)
 
 
-@pytest.fixture(scope="module")
-def compiling(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Any, ...], Future[Any]]]:
-    """All that this run wants compiled, as many at once as there are cores: the compiler takes minutes and one core."""
-    require("cupy_backends.cuda.libs.nvrtc")
-    chosen = [item.callspec.params for item in request.session.items if item.name.startswith("test_it_compiles[")]
-    wanted = [tuple(params[name] for name in ("path", "generation", "stored", "precision")) for params in chosen]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {one: pool.submit(nvrtc.compiled, *one) for one in wanted}
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize(("path", "stored", "precision", "generation"), list(variants()))
-def test_it_compiles(path: Path, stored: str, precision: str, generation: int, compiling: dict[tuple[Any, ...], Future[Any]]):
-    check(path, stored, *compiling[path, generation, stored, precision].result())
+def test_it_compiles(path: Path, stored: str, precision: str, generation: int):
+    check(path, stored, *nvrtc.compiled(path, generation, stored, precision))
 
 
 def check(path: Path, stored: str, usages: list[nvrtc.Usage], warnings: list[str]):

@@ -1,7 +1,7 @@
 """The kernels as other processors run them: Numba is told which processor it compiles for, and to use more threads than there are cores.
 
 For each, the operation table and the tests of the kernels run in a process of their own, without those that compare with other
-frameworks. The first time takes minutes, and most of it is one compiler on one core: so two processors are tried at a time.
+frameworks. The first time takes minutes. A processor with vectors as wide as this machine's is this machine.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,9 +53,10 @@ print(VECTOR_BYTES, *sorted(set(re.findall("[xyz]mm", code))), *set(re.findall("
 
 
 def run(processor: str, threads: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **PROCESSORS[processor], "NUMBA_NUM_THREADS": str(threads)}
-    if processor != "native":  # two processes must not write into one cache; this one goes when minunet/**/__pycache__ is removed
-        environment["NUMBA_CACHE_DIR"] = str(ROOT / "minunet" / "__pycache__" / processor)
+    from minunet.simd import VECTOR_BYTES
+
+    told = {} if BYTES.get(processor) == VECTOR_BYTES else PROCESSORS[processor]
+    environment = {**os.environ, **told, "NUMBA_NUM_THREADS": str(threads)}
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=ROOT, env=environment, check=False)
 
@@ -91,7 +90,7 @@ def test_code_has_the_vectors_of_its_processor_and_no_wider_ones(processor: str)
 def complaints(processor: str) -> list[str]:
     """The last lines of each run that failed, or in which there was hardly a test."""
     files, found = [f"tests/test_{name}.py" for name in FILES], []
-    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--cpu-kernels", "-k", f"not ({LEFT_OUT})"]
+    options = ["-q", "-n0", "--tb=short", "-p", "no:cacheprovider", "--cpu-kernels", "-k", f"not ({LEFT_OUT})"]
     for threads in THREADS[processor]:
         ran = run(processor, threads, "-m", "pytest", *options, *files)
         lines = ran.stdout.splitlines()
@@ -100,16 +99,9 @@ def complaints(processor: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def trials(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[list[str]]]]:
-    """What became of each processor that was asked for."""
-    asked = [item.callspec.params["processor"] for item in request.session.items if "trials" in item.fixturenames]
-    with ThreadPoolExecutor(2) as pool:
-        yield {processor: pool.submit(complaints, processor) for processor in asked if runs_here(processor)}
-
-
 @pytest.mark.timeout(1800)  # where nothing is compiled yet
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_the_kernels_keep_their_promises(trials: dict[str, Future[list[str]]], processor: str) -> None:
+def test_the_kernels_keep_their_promises(processor: str) -> None:
     need(processor)
-    assert not trials[processor].result(), "\n\n".join(trials[processor].result())
+    found = complaints(processor)
+    assert not found, "\n\n".join(found)

@@ -6,6 +6,9 @@ that it becomes vector code. Sums are float64, one for every four columns of the
 does not depend on the number of threads.
 
 The backward computes the softmax again instead of reading a saved one: that moves fewer bytes, and keeps none.
+
+Kernels see logits as an address and strides, all else densely, and an array of nothing where there is none. So each is compiled once for
+a dtype, whatever the memory order and the options: it takes seconds.
 """
 
 from __future__ import annotations
@@ -17,11 +20,31 @@ from numba import njit, prange
 
 from minunet import memory
 from minunet.explog import exp, log1p
+from minunet.simd import peek, poke
 
 U = np.uintp  # an index that cannot be negative: Numba then asks nothing at each element
 
 CHUNK = 8192  # pixels: some tens of microseconds of work
 BLOCK = 512
+
+Logits = tuple[int, int, int, int]  # address of the first; strides of samples, classes, pixels in elements
+
+
+def _as_logits(x: Any) -> tuple[Any, Logits]:
+    """(N, C, P), or a copy where it does not lie on multiples of its elements, and how a kernel sees it."""
+    if any(s % x.itemsize for s in x.strides) or not x.flags.aligned:
+        x = x.copy()
+    n, c, p = (s // x.itemsize for s in x.strides)
+    return x, (x.ctypes.data, n, c, p)
+
+
+def _dense(array: Any) -> Any:
+    return None if array is None else np.ascontiguousarray(array)
+
+
+def _maybe(array: Any, like: Any) -> Any:
+    """The array, dense; one of nothing, with the type and rank of `like`, in place of None."""
+    return np.empty((0,) * like.ndim, like.dtype) if array is None else np.ascontiguousarray(array)
 
 
 def _chunks(pixels: int) -> int:
@@ -37,18 +60,20 @@ def _empty_like(x: Any) -> Any:
 
 
 def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, ignored: int, each: bool) -> tuple[Any, Any, Any]:
-    n, _, pixels = x.shape
-    losses = memory.empty((n, pixels), x.dtype) if each else None
+    (n, channels, pixels), weight = x.shape, _dense(weight)
+    losses = memory.empty((n, pixels) if each else (0, 0), x.dtype)
     sums = np.zeros((n, _chunks(pixels), 3))
-    _entropy(x, target, weight, *_smoothed(weight, smoothing), scale, ignored, losses, sums)
+    x, logits = _as_logits(x)
+    _entropy(logits, channels, _dense(target), weight, *_smoothed(weight, smoothing), _maybe(scale, losses), ignored, losses, sums)
     total, weights, unknown = sums.sum(axis=(0, 1))
     return losses if each else total, weights, unknown
 
 
 def grad_entropy(x: Any, target: Any, weight: Any, factor: Any, gain: Any, *, smoothing: float, ignored: int) -> Any:
-    gx = _empty_like(x)
-    smoothed = _smoothed(weight, smoothing)
-    _grad_entropy(x, target, weight, *smoothed, factor, x.dtype.type(gain), ignored, _chunks(x.shape[2]), gx)
+    gx, (_, channels, pixels), gain, weight = _empty_like(x), x.shape, x.dtype.type(gain), _dense(weight)
+    x, logits = _as_logits(x)
+    smoothed, factor = _smoothed(weight, smoothing), _maybe(factor, x[:, 0])
+    _grad_entropy(logits, channels, _dense(target), weight, *smoothed, factor, gain, ignored, _chunks(pixels), _as_logits(gx)[1])
     return gx
 
 
@@ -62,41 +87,48 @@ def _smoothed(weight: Any, smoothing: float) -> tuple[Any, Any, Any]:
 
 
 def overlap(x: Any, target: Any, classes: int, *, ignored: int) -> tuple[Any, Any]:
-    n, _, pixels = x.shape
+    n, channels, pixels = x.shape
     sums, unknown = np.zeros((n, _chunks(pixels), 3, classes)), np.zeros((n, _chunks(pixels)))
-    _overlap(x, target, ignored, sums, unknown)
+    x, logits = _as_logits(x)
+    _overlap(logits, channels, _dense(target), ignored, x.dtype, sums, unknown)
     return sums.sum(axis=1).swapaxes(0, 1), unknown.sum()
 
 
 def grad_overlap(x: Any, target: Any, hit: Any, size: Any, *, ignored: int) -> Any:
-    gx = _empty_like(x)
-    _grad_overlap(x, target, hit, size, ignored, _chunks(x.shape[2]), gx)
+    gx, (_, channels, pixels) = _empty_like(x), x.shape
+    x, logits = _as_logits(x)
+    _grad_overlap(logits, channels, _dense(target), _dense(hit), _dense(size), ignored, _chunks(pixels), _as_logits(gx)[1])
     return gx
 
 
 def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
-    losses = memory.empty(x.shape, x.dtype) if each else None
+    losses = memory.empty(x.shape if each else (0,), x.dtype)
     sums = np.zeros(_chunks(len(x)))
-    _binary_entropy(x, target, positive, losses, sums)
+    _binary_entropy(_dense(x), _dense(target), _dense(positive), losses, sums)
     return losses if each else sums.sum()
 
 
 def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: Any) -> Any:
     gx = memory.empty(x.shape, x.dtype)
-    _grad_binary_entropy(x, target, positive, factor, x.dtype.type(gain), _chunks(len(x)), gx)
+    gain = x.dtype.type(gain)
+    _grad_binary_entropy(_dense(x), _dense(target), _dense(positive), _maybe(factor, x), gain, _chunks(len(x)), gx)
     return gx
 
 
 @njit(nogil=True, cache=True)
-def _load(x, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-def]
+def _load(x, channels, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-def]
     """z[c]: the logits of class c of pixels start … stop − 1, k: their class numbers, −1 where ignored. Returns how many numbers are of
     no class. Where x has a channel less than z has rows, row 0 is 0."""
-    classes, first = z.shape[0], z.shape[0] - x.shape[1]
+    classes, first, zero = z.shape[0], z.shape[0] - channels, z.dtype.type(0)
     z[:first] = 0
     for c in range(first, classes):
-        row, channel = z[c], x[n, c - first, start:stop]
-        for i in range(stop - start):
-            row[i] = channel[i]
+        row, channel = z[c], x[0] + z.itemsize * (n * x[1] + (c - first) * x[2] + start * x[3])
+        if x[3] == 1:  # a loop of its own, for vectors
+            for i in range(stop - start):
+                row[i] = peek(channel, i, zero)
+        else:
+            for i in range(stop - start):
+                row[i] = peek(channel, i * x[3], zero)
     numbers, lowest, unknown = target[n, start:stop], np.int32(0), 0
     for i in range(stop - start):
         number = np.int32(numbers[i]) if np.uint64(numbers[i]) < np.uint64(classes) else np.int32(-1)
@@ -125,12 +157,16 @@ def _add(values, count, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _store(z, n, start, stop, gx):  # type: ignore[no-untyped-def]
-    first = z.shape[0] - gx.shape[1]
+def _store(z, channels, n, start, stop, gx):  # type: ignore[no-untyped-def]
+    first = z.shape[0] - channels
     for c in range(first, z.shape[0]):
-        row, channel = z[c], gx[n, c - first, start:stop]
-        for i in range(stop - start):
-            channel[i] = row[i]
+        row, channel = z[c], gx[0] + z.itemsize * (n * gx[1] + (c - first) * gx[2] + start * gx[3])
+        if gx[3] == 1:
+            for i in range(stop - start):
+                poke(channel, i, row[i])
+        else:
+            for i in range(stop - start):
+                poke(channel, i * gx[3], row[i])
 
 
 @njit(nogil=True, cache=True)
@@ -185,10 +221,10 @@ def _softmax(z, count, top, inverse):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _entropy(x, target, weight, keep, spread, all_spread, scale, ignored, losses, sums):  # type: ignore[no-untyped-def]
-    classes, pixels, chunks, dtype = len(weight), x.shape[2], sums.shape[1], x.dtype
+def _entropy(x, channels, target, weight, keep, spread, all_spread, scale, ignored, losses, sums):  # type: ignore[no-untyped-def]
+    classes, pixels, chunks, dtype = len(weight), target.shape[1], sums.shape[1], weight.dtype
     zero = dtype.type(0)
-    for item in prange(x.shape[0] * chunks):
+    for item in prange(len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, rest, true = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -197,7 +233,7 @@ def _entropy(x, target, weight, keep, spread, all_spread, scale, ignored, losses
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
             stop = min(start + BLOCK, pixels)
             count = stop - start
-            sums[n, chunk, 2] += _load(x, target, n, start, stop, ignored, z, k)
+            sums[n, chunk, 2] += _load(x, channels, target, n, start, stop, ignored, z, k)
             for i in range(count):
                 w[i] = true[i] = other[i] = zero
             for c in range(classes):
@@ -215,12 +251,12 @@ def _entropy(x, target, weight, keep, spread, all_spread, scale, ignored, losses
             if all_spread != zero:
                 for i in range(count):
                     rest[i] += zero if k[i] < 0 else all_spread * top[i] - other[i]
-            if scale is not None:
+            if scale.size > 0:
                 scales = scale[n, start:stop]
                 for i in range(count):
                     rest[i] *= scales[i]
                     w[i] *= scales[i]
-            if losses is not None:
+            if losses.size > 0:
                 losses[n, start:stop] = rest[:count]
             _add(rest, count, loss_sums)
             _add(w, count, weight_sums)
@@ -228,10 +264,10 @@ def _entropy(x, target, weight, keep, spread, all_spread, scale, ignored, losses
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _grad_entropy(x, target, weight, keep, spread, all_spread, factor, gain, ignored, chunks, gx):  # type: ignore[no-untyped-def]
-    classes, pixels, dtype = len(weight), x.shape[2], x.dtype
+def _grad_entropy(x, channels, target, weight, keep, spread, all_spread, factor, gain, ignored, chunks, gx):  # type: ignore[no-untyped-def]
+    classes, pixels, dtype = len(weight), target.shape[1], weight.dtype
     zero = dtype.type(0)
-    for item in prange(x.shape[0] * chunks):
+    for item in prange(len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -239,11 +275,11 @@ def _grad_entropy(x, target, weight, keep, spread, all_spread, factor, gain, ign
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
             stop = min(start + BLOCK, pixels)
             count = stop - start
-            _load(x, target, n, start, stop, ignored, z, k)
+            _load(x, channels, target, n, start, stop, ignored, z, k)
             _softmax(z, count, top, inverse)
             for i in range(count):
                 g[i], w[i] = zero if k[i] < 0 else gain, zero
-            if factor is not None:
+            if factor.size > 0:
                 factors = factor[n, start:stop]
                 for i in range(count):
                     g[i] *= factors[i]
@@ -254,18 +290,18 @@ def _grad_entropy(x, target, weight, keep, spread, all_spread, factor, gain, ign
             for i in range(count):
                 w[i] *= keep * g[i]
                 inverse[i] *= w[i] + all_spread * g[i]
-            for c in range(classes - x.shape[1], classes):  # those that x has a channel for
+            for c in range(classes - channels, classes):  # those that x has a channel for
                 row, number, spread_c = z[c], np.int32(c), spread[c]
                 for i in range(count):
                     row[i] = row[i] * inverse[i] - (w[i] if k[i] == number else zero) - spread_c * g[i]
-            _store(z, n, start, stop, gx)
+            _store(z, channels, n, start, stop, gx)
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _overlap(x, target, ignored, sums, unknown):  # type: ignore[no-untyped-def]
-    classes, pixels, chunks, dtype = sums.shape[3], x.shape[2], sums.shape[1], x.dtype
+def _overlap(x, channels, target, ignored, dtype, sums, unknown):  # type: ignore[no-untyped-def]
+    classes, pixels, chunks = sums.shape[3], target.shape[1], sums.shape[1]
     zero, unit = dtype.type(0), dtype.type(1)
-    for item in prange(x.shape[0] * chunks):
+    for item in prange(len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -274,7 +310,7 @@ def _overlap(x, target, ignored, sums, unknown):  # type: ignore[no-untyped-def]
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
             stop = min(start + BLOCK, pixels)
             count = stop - start
-            unknown[n, chunk] += _load(x, target, n, start, stop, ignored, z, k)
+            unknown[n, chunk] += _load(x, channels, target, n, start, stop, ignored, z, k)
             _softmax(z, count, top, inverse)
             for c in range(classes):
                 row, number = z[c], np.int32(c)
@@ -292,17 +328,17 @@ def _overlap(x, target, ignored, sums, unknown):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _grad_overlap(x, target, hit, size, ignored, chunks, gx):  # type: ignore[no-untyped-def]
-    classes, pixels, dtype = hit.shape[1], x.shape[2], x.dtype
+def _grad_overlap(x, channels, target, hit, size, ignored, chunks, gx):  # type: ignore[no-untyped-def]
+    classes, pixels, dtype = hit.shape[1], target.shape[1], hit.dtype
     zero = dtype.type(0)
-    for item in prange(x.shape[0] * chunks):
+    for item in prange(len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, inverse, mean = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
             stop = min(start + BLOCK, pixels)
             count = stop - start
-            _load(x, target, n, start, stop, ignored, z, k)
+            _load(x, channels, target, n, start, stop, ignored, z, k)
             _softmax(z, count, top, inverse)
             for i in range(count):
                 inverse[i], mean[i] = zero if k[i] < 0 else inverse[i], zero
@@ -315,22 +351,32 @@ def _grad_overlap(x, target, hit, size, ignored, chunks, gx):  # type: ignore[no
                 row, number, hit_c, size_c = z[c], np.int32(c), hit[n, c], size[n, c]
                 for i in range(count):
                     row[i] *= (hit_c if k[i] == number else zero) + size_c - mean[i]
-            _store(z, n, start, stop, gx)
+            _store(z, channels, n, start, stop, gx)
+
+
+@njit(nogil=True, cache=True)
+def _if_true(target, positive, start, stop, p):  # type: ignore[no-untyped-def]
+    """How much each counts as true: the target, times the weight of what is true where there is one. In p, or where it lies."""
+    targets = target[start:stop]
+    if positive is None:  # a kernel of its own: the common case has one array less to read
+        return targets
+    for i in range(stop - start):
+        p[i] = positive[start + i] * targets[i]
+    return p[: stop - start]
 
 
 @njit(parallel=True, nogil=True, cache=True)
 def _binary_entropy(x, target, positive, losses, sums):  # type: ignore[no-untyped-def]
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for chunk in prange(len(sums)):
-        row, loss_sums = np.empty(BLOCK, x.dtype), np.zeros(BLOCK // 4)
+        row, p, loss_sums = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype), np.zeros(BLOCK // 4)
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(x)), BLOCK):
             stop = min(start + BLOCK, len(x))
-            logits, targets = x[start:stop], target[start:stop]
+            logits, targets, true = x[start:stop], target[start:stop], _if_true(target, positive, start, stop, p)
             for i in range(stop - start):
-                z, t = logits[i], targets[i]
-                p = t if positive is None else positive[start + i] * t
-                row[i] = (one - t + p) * log1p(exp(-abs(z))) + ((one - t) * z if z > zero else -p * z)
-            if losses is not None:
+                z = logits[i]
+                row[i] = (one - targets[i] + true[i]) * log1p(exp(-abs(z))) + ((one - targets[i]) * z if z > zero else -true[i] * z)
+            if losses.size > 0:
                 losses[start:stop] = row[: stop - start]
             _add(row, stop - start, loss_sums)
         sums[chunk] = loss_sums.sum()
@@ -340,12 +386,15 @@ def _binary_entropy(x, target, positive, losses, sums):  # type: ignore[no-untyp
 def _grad_binary_entropy(x, target, positive, factor, gain, chunks, gx):  # type: ignore[no-untyped-def]
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for chunk in prange(chunks):
+        p = np.empty(BLOCK, x.dtype)
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(x)), BLOCK):
             stop = min(start + BLOCK, len(x))
-            logits, targets, out = x[start:stop], target[start:stop], gx[start:stop]
+            logits, targets, true = x[start:stop], target[start:stop], _if_true(target, positive, start, stop, p)
+            out = gx[start:stop]
             for i in range(stop - start):
-                z, t = logits[i], targets[i]
-                p = t if positive is None else positive[start + i] * t
+                z = logits[i]
                 e = exp(-abs(z))
-                g = gain if factor is None else gain * factor[start + i]
-                out[i] = g * ((one - t + p) * ((e if z < zero else one) / (one + e)) - p)
+                out[i] = gain * ((one - targets[i] + true[i]) * ((e if z < zero else one) / (one + e)) - true[i])
+            if factor.size > 0:
+                for i in range(stop - start):
+                    out[i] *= factor[start + i]
