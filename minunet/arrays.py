@@ -121,7 +121,12 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def is_float(array: Array) -> bool:
-    return array.dtype.kind == "f" or array.dtype.char == "E"  # bfloat16, whose kind is that of any extension
+    try:
+        return array.dtype.kind == "f" or array.dtype.char == "E"  # bfloat16, whose kind is that of any extension
+    except AttributeError:  # the `data` of no tensor: NumPy's is a memoryview, PyTorch's dtype has no kind
+        raise TypeError(
+            "An operation got an array of NumPy, CuPy or PyTorch where it takes a tensor: make one with minunet.tensor(array)."
+        ) from None
 
 
 def is_half(array: Array | None) -> bool:

@@ -14,6 +14,8 @@ import minunet as mu
 from minunet import functional as F
 from minunet.autograd import Function
 from minunet.kernels import Kernels
+from minunet.nn import Conv2d
+from tests.conftest import require
 
 
 def leaf(*values, dtype=np.float64):
@@ -382,6 +384,25 @@ def test_which_leaves_no_graph():
 
 
 # dtypes and numbers
+
+
+@pytest.mark.parametrize("array", [np.asarray, lambda x: require("torch").from_numpy(x)], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        F.relu,
+        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.conv2d(x, mu.tensor(np.ones((1, 1, 3, 3)))),
+        lambda x: F.conv2d(mu.tensor(np.ones((1, 1, 4, 4))), x),
+        lambda x: F.cross_entropy(mu.tensor(np.ones((1, 2, 4, 4))), x),
+        lambda x: F.softmax(x, 1),
+        lambda x: Conv2d(1, 2, 3)(x),
+    ],
+)
+def test_an_array_is_no_tensor(operation, array):
+    """What everyone does first: to hand an array to a layer."""
+    with pytest.raises(TypeError, match=r"got an array of NumPy, CuPy or PyTorch .*: make one with minunet\.tensor"):
+        operation(array(np.ones((1, 1, 4, 4), np.float32)))
 
 
 @pytest.mark.parametrize("function", [lambda a, b: a + b, lambda a, b: a * b, F.matmul, lambda a, b: F.cat([a, b])])
