@@ -56,7 +56,7 @@ def test_unet_learns_what_the_definition_learns(options):
     assert "cpu" not in {c.served_by for c in choices}
 
 
-@pytest.mark.parametrize(("precision", "unit"), [("fp16", 2.0**-11), ("bf16", 2.0**-8)])
+@pytest.mark.parametrize(("precision", "unit"), [("fp16", 2.0**-11), pytest.param("bf16", 2.0**-8, marks=pytest.mark.slow)])
 def test_unet_learns_from_images_of_16_bits_too(precision, unit):
     """Each number is off by `unit` of itself at most; weights, sums and the optimiser's state are float32."""
     options = {"norm": "batch", "dropout": 0.1, "steps": 8}
