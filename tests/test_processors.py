@@ -30,9 +30,8 @@ WIDEST = {16: "xmm", 32: "ymm", 64: "zmm"}
 
 FILES = ["opcases", "conv_cpu", "norm", "pool", "upsample", "cat", "activation", "dropout", "cross_entropy", "losses", "accumulate"]
 FILES += ["explog", "memory", "optim"]
-# What says nothing about compiled code. And each memory order compiles the losses anew, which takes a minute: one stands for all.
+# What says nothing about compiled code, and what compiles for dtypes of labels.
 LEFT_OUT = "torch or keras or monai or bad or public_function or labels or integers or more_places"
-LEFT_OUT += " or (entropy and (every_second or channels_last or backwards or strides_of_zero))"
 
 REGISTERS = """
 import re

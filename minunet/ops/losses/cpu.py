@@ -7,8 +7,8 @@ does not depend on the number of threads.
 
 The backward computes the softmax again instead of reading a saved one: that moves fewer bytes, and keeps none.
 
-Kernels see logits as an address and strides, all else densely, and an array of nothing where there is none. So each is compiled once for
-a dtype, whatever the memory order and the options: it takes seconds.
+Kernels see logits as an address and strides, all else densely, and an array of nothing where there is none: compiling one takes seconds,
+and a memory order or an option must not ask for another.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit, prange
 
 from minunet import memory
+from minunet.arrays import address
 from minunet.explog import exp, log1p
 from minunet.simd import peek, poke
 
@@ -35,16 +36,16 @@ def _as_logits(x: Any) -> tuple[Any, Logits]:
     if any(s % x.itemsize for s in x.strides) or not x.flags.aligned:
         x = x.copy()
     n, c, p = (s // x.itemsize for s in x.strides)
-    return x, (x.ctypes.data, n, c, p)
+    return x, (address(x), n, c, p)
 
 
 def _dense(array: Any) -> Any:
     return None if array is None else np.ascontiguousarray(array)
 
 
-def _maybe(array: Any, like: Any) -> Any:
-    """The array, dense; one of nothing, with the type and rank of `like`, in place of None."""
-    return np.empty((0,) * like.ndim, like.dtype) if array is None else np.ascontiguousarray(array)
+def _or_nothing(array: Any, rank: int, dtype: Any) -> Any:
+    """The array, dense; in place of None one of no elements."""
+    return np.empty((0,) * rank, dtype) if array is None else np.ascontiguousarray(array)
 
 
 def _chunks(pixels: int) -> int:
@@ -64,7 +65,7 @@ def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, i
     losses = memory.empty((n, pixels) if each else (0, 0), x.dtype)
     sums = np.zeros((n, _chunks(pixels), 3))
     x, logits = _as_logits(x)
-    _entropy(logits, channels, _dense(target), weight, *_smoothed(weight, smoothing), _maybe(scale, losses), ignored, losses, sums)
+    _entropy(logits, channels, _dense(target), weight, *_smoothed(weight, smoothing), _or_nothing(scale, 2, x.dtype), ignored, losses, sums)
     total, weights, unknown = sums.sum(axis=(0, 1))
     return losses if each else total, weights, unknown
 
@@ -72,7 +73,7 @@ def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, i
 def grad_entropy(x: Any, target: Any, weight: Any, factor: Any, gain: Any, *, smoothing: float, ignored: int) -> Any:
     gx, (_, channels, pixels), gain, weight = _empty_like(x), x.shape, x.dtype.type(gain), _dense(weight)
     x, logits = _as_logits(x)
-    smoothed, factor = _smoothed(weight, smoothing), _maybe(factor, x[:, 0])
+    smoothed, factor = _smoothed(weight, smoothing), _or_nothing(factor, 2, x.dtype)
     _grad_entropy(logits, channels, _dense(target), weight, *smoothed, factor, gain, ignored, _chunks(pixels), _as_logits(gx)[1])
     return gx
 
@@ -111,7 +112,7 @@ def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
 def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: Any) -> Any:
     gx = memory.empty(x.shape, x.dtype)
     gain = x.dtype.type(gain)
-    _grad_binary_entropy(_dense(x), _dense(target), _dense(positive), _maybe(factor, x), gain, _chunks(len(x)), gx)
+    _grad_binary_entropy(_dense(x), _dense(target), _dense(positive), _or_nothing(factor, 1, x.dtype), gain, _chunks(len(x)), gx)
     return gx
 
 

@@ -39,8 +39,9 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
+from minunet.arrays import address
 from minunet.ops.conv.cpu.choice import FEW
-from minunet.ops.conv.cpu.images import address, as_triple, padded, padded_planes, walk
+from minunet.ops.conv.cpu.images import as_triple, padded, padded_planes, walk
 from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, block_for, lanes, multiply_runs, peek, poke, transpose
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from minunet import memory
-from minunet.arrays import as_volume
+from minunet.arrays import address, as_volume
 from minunet.simd import VECTOR_BYTES, make_transform, peek, poke
 
 Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side
@@ -27,12 +27,6 @@ def walk(volume: Any) -> Image:
     """The address and the strides of an (N, D, H, W, C) array."""
     size, (n, d, h, w, _) = volume.itemsize, volume.strides
     return address(volume), n // size, d // size, h // size, w // size
-
-
-def address(array: Any) -> int:
-    """Of the first element."""
-    where: int = array.__array_interface__["data"][0]
-    return where
 
 
 def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:

@@ -33,7 +33,8 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import address, as_image, walk
+from minunet.arrays import address
+from minunet.ops.conv.cpu.images import as_image, walk
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
