@@ -113,7 +113,7 @@ def _kernel_module(package: str, kernel_set: str) -> ModuleType | None:
         return importlib.import_module(module)
     _let_threads_rest()
     _listen_to_numba()
-    _write_in_turn()
+    write_in_turn()
     try:
         return importlib.import_module(module)
     except RuntimeError as problem:
@@ -140,6 +140,7 @@ class _Compilation:
 
     def __init__(self) -> None:
         self.announced, self.kernels, self.seconds = False, 0, 0.0
+        self.at_first: Callable[[], None] | None = None  # see `when_compiling`
         self._outer: list[Any] = []  # the kernel under way, and the functions compiled within it
         self._began = 0.0
 
@@ -148,9 +149,14 @@ class _Compilation:
             self._outer.append(event.data["dispatcher"])
             if len(self._outer) == 1:
                 self._began = time.perf_counter()
-                if self._is_ours() and not self.announced:
+                if not self._is_ours():
+                    return
+                if not self.announced:
                     self.announced = True
                     _log.info("Compiling kernels for this processor (once; kept in %s) …", _cache_root(self._outer[0]))
+                call, self.at_first = self.at_first, None
+                if call is not None:
+                    call()
         else:
             if len(self._outer) == 1 and self._is_ours():
                 self.kernels += 1
@@ -172,15 +178,28 @@ def _listen_to_numba() -> None:
     event.register("numba:compile", _compilation)
 
 
+@contextmanager
+def when_compiling(call: Callable[[], None] | None) -> Iterator[None]:
+    """Within the block, `call` is called when Numba begins to compile the first of our kernels, if it compiles one."""
+    if _has_numba():
+        _listen_to_numba()
+    _compilation.at_first = call
+    try:
+        yield
+    finally:
+        _compilation.at_first = None
+
+
 @cache
-def _write_in_turn() -> None:
+def write_in_turn() -> bool:
     """Lets one process at a time write into a folder of Numba's cache.
 
     Numba numbers the files there and keeps a list of what is in which. Two processes that compile at the same time would take one number
-    for two kernels, and a later process could run the one in place of the other. Where there is no `fcntl` (Windows), all is as it was.
+    for two kernels, and a later process could run the one in place of the other. Where there is no `fcntl` (Windows), all is as it was,
+    and the answer is False.
     """
-    if importlib.util.find_spec("fcntl") is None:
-        return
+    if not _has_numba() or importlib.util.find_spec("fcntl") is None:
+        return False
     import fcntl  # noqa: PLC0415
 
     from numba.core.caching import IndexDataCacheFile  # noqa: PLC0415  keeps `import minunet` light
@@ -193,6 +212,7 @@ def _write_in_turn() -> None:
             save(self, key, data)
 
     IndexDataCacheFile.save = save_in_turn
+    return True
 
 
 def _cache_root(dispatcher: Any) -> Path:

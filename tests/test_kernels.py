@@ -50,7 +50,7 @@ def test_compiling_is_logged_once_on_a_machine(tmp_path: Path) -> None:
 def test_kernels_that_are_kept_at_the_same_time_are_not_mixed_up(tmp_path: Path) -> None:
     from numba.core.caching import IndexDataCacheFile
 
-    kernels._write_in_turn()
+    kernels.write_in_turn()
 
     def keep(writer: int) -> None:  # each has a view of its own, as another process does
         cache = IndexDataCacheFile(str(tmp_path), "kernels", "stamp")

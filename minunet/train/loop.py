@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from minunet.nn import Module
 from minunet.optim import Optimizer
 from minunet.optim.scaling import LossScaler
 from minunet.tensor import Tensor
+from minunet.train.ahead import compiling_ahead
 from minunet.train.precision import as_images, multiplying
 
 Metrics = dict[str, float]
@@ -160,6 +161,7 @@ class Trainer:
         self.run = Run()
         self._peak_rates = [group["lr"] for group in optimizer.param_groups]
         self._graph: cuda.Graph | None = None
+        self._first = True  # the next batch is the first one of this sitting
         self._clock = time.monotonic()
 
     @property
@@ -247,8 +249,10 @@ class Trainer:
 
     def _launch(self, inputs: Any, targets: Any) -> Any:
         """The step of one batch. Returns its loss, to be read with `item()`."""
+        first, self._first = self._first, False
         if self.device == "cpu":
-            return self._step(inputs, targets)
+            with compiling_ahead(self.model, self.optimizer, self.loss, inputs, targets) if first else nullcontext():
+                return self._step(inputs, targets)
         if self._graph is not None and self._graph.fits(inputs, targets):
             stream = rng.get_state()
             try:
