@@ -647,13 +647,18 @@ def bench(
     if not session.has_torch():
         _say(console, "PyTorch is not installed, so minunet is measured alone: pip install torch to compare.")
     for request in requests:
+        path, told = out / f"{request.name}.json", {"benchmark": request.name, "quick": quick, "only": only}
+        so_far = path.with_suffix(".partial.json")  # what is stopped keeps what it has measured, and what was measured before
         with console.status(f"{request.name}: starting …") as status:
-            runs, rows = session.measure(request, status.update)
+            for runs, rows, newest in session.measure(request):
+                measure.write(so_far, {**told, "runs": runs}, rows)
+                status.update(newest) if console.is_terminal else _say(console, newest)
         for run in runs:
             _say(console, f"\n{session.BENCHMARKS[request.benchmark]}: {report.heading(run)}")
             console.print(report.table(run, rows))
-        measure.write(out / f"{request.name}.json", {"benchmark": request.name, "quick": quick, "only": only, "runs": runs}, rows)
-        _say(console, f"{out / request.name}.json")
+        measure.write(path, {**told, "runs": runs}, rows)
+        so_far.unlink()
+        _say(console, str(path))
         if request.benchmark == "ops":
             report.draw_roofline(runs[-1], rows, out / f"{request.name}-roofline.png")
             _say(console, f"{out / request.name}-roofline.png")

@@ -346,7 +346,24 @@ def test_avx2_is_for_x86(monkeypatch):
 def test_a_measuring_process_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(RuntimeError, match="the measuring process for ops ended with code 1: it said nothing"):
-        session.measure(session.Request("ops", (1,)), print)
+        next(session.measure(session.Request("ops", (1,))))
+
+
+def test_a_benchmark_that_is_stopped_keeps_what_it_has_measured(bench, monkeypatch, tmp_path):
+    before = tmp_path / "ops.json"
+    before.write_text("an earlier result", encoding="utf-8")
+    measured = session.measure
+
+    def stopped(request):
+        yield next(measured(request))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "measure", stopped)
+    code, out, _ = bench("ops", "--quick", "--threads", 1, "--only", "+ ReLU")
+    assert code == 130
+    assert re.search(r"^conv 3×3 \+ ReLU .*, 1 thread$", out, re.MULTILINE)
+    assert len(result(tmp_path / "ops.partial.json")["rows"]) == 1
+    assert before.read_text(encoding="utf-8") == "an earlier result"
 
 
 APART = ("steps", "isbi2012", "noise2noise", "tomography")  # have tests of their own

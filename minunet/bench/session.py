@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,10 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[Row], list[Row]]:
-    """(runs, rows): a run tells threads, settings and peaks of one process; each row tells its number of threads.
+def measure(request: Request) -> Iterator[tuple[list[Row], list[Row], str]]:
+    """(runs, rows, what the newest is): all there is so far, whenever something has been measured.
 
-    progress(text) is called with what has just been measured.
+    runs: threads, settings and peaks of each process. rows: each tells its number of threads.
     """
     check(request)
     runs: list[Row] = []
@@ -91,21 +91,29 @@ def measure(request: Request, progress: Callable[[str], None]) -> tuple[list[Row
                 runs.append(message["run"])
             else:
                 rows.append({"threads": threads, **message["row"]})
-                progress(" ".join(str(message["row"][label]) for label in LABELS if label in message["row"]))
+                yield runs, rows, title(rows[-1])
     if not rows:
         raise ValueError(f"no row of the benchmark {request.benchmark} holds the text {request.only!r}: leave --only out to see them all.")
     if request.benchmark in ("unet", "models"):
         trained = [row for row in rows if row["mode"] == "training"]
         for rival in _rivals() if request.rivals else ():
             for row in trained:
-                progress(f"{row['network']} {row['shape']} {rival}")
                 _add_rival(request, rival, [r for r in rows if _key(r) == _key(row)])
+                yield runs, rows, f"{row['network']} {row['shape']} beside {rival}, {_threads(row)}"
         if Path("/proc/self/status").exists():
             for row in trained:
                 if row["threads"] == request.threads[-1]:
-                    progress(f"{row['network']} {row['shape']} memory")
                     rows.append(_memory(request, row))
-    return runs, rows
+                    yield runs, rows, title(rows[-1])
+
+
+def title(row: Row) -> str:
+    """What a row is about, in how many threads."""
+    return " ".join(str(row[label]) for label in LABELS if label in row) + f", {_threads(row)}"
+
+
+def _threads(row: Row) -> str:
+    return f"{row['threads']} thread" + "s" * (row["threads"] > 1)
 
 
 def _key(row: Row) -> tuple[Any, ...]:
