@@ -25,6 +25,8 @@ from minunet.arrays import is_array, to_device
 from minunet.nn.module import Module
 from minunet.optim import Optimizer, Schedule
 
+BEST, LAST = "best.safetensors", "last.safetensors"  # in a run's folder: the best epoch, and the end, to resume from
+
 _KEY, _FORMAT, _OPTIMIZER = "minunet", 1, "optimizer:"
 
 
@@ -125,6 +127,16 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             state[int(i)][name] = arrays.pop(key)
         optimizer = {"kind": optimizer["kind"], "state": {"state": state, "param_groups": optimizer["groups"]}}
     return Checkpoint(path, arrays, about["epoch"], about["config"], about["extra"], optimizer, about["schedule"], about["rng"])
+
+
+def load_trained(path: str | os.PathLike[str], task: str) -> Checkpoint:
+    """Reads a checkpoint, or that of the best epoch where `path` is a run's folder. Raises ValueError if it is for another task."""
+    path = Path(path)
+    saved = load(path / BEST if path.is_dir() else path)
+    found = saved.config.get("task") if isinstance(saved.config, dict) else None
+    if found != task:
+        raise ValueError(f"{str(path)!r} is no network for {task}: its task is {found!r}. Name one that was trained for it.")
+    return saved
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, Any]]:

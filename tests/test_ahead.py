@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minunet import Tensor, kernels, losses, nn, optim
+import minunet as mu
+from minunet import Tensor, kernels, losses, models, nn, optim
 from minunet.train import ahead
 
-INPUTS, TARGETS = np.ones((4, 2, 4, 4), np.float32), np.zeros((4, 2, 4, 4), np.float32)
+SHAPE = {"in_channels": 1, "out_channels": 1, "base_channels": 1, "depth": 1, "norm": "batch"}
+INPUTS, TARGETS = np.ones((4, 1, 8, 8), np.float32), np.zeros((4, 8, 8), np.uint8)
 
 
-def network() -> tuple[nn.Module, optim.Optimizer]:
-    model = nn.BatchNorm2d(2)
-    return model, optim.SGD(model.parameters(), lr=0.1)
+def batch(loss: Any = losses.dice_cross_entropy) -> tuple[Any, ...]:
+    """What `compiling_ahead` is told."""
+    model = models.UNet(**SHAPE)
+    return model, SHAPE, optim.Adam(model.parameters(), lr=0.1), loss, INPUTS, TARGETS
 
 
 def numba_compiles() -> None:
@@ -32,10 +32,10 @@ def numba_compiles() -> None:
 
 
 class Helper:
-    """In place of the second process: what it was sent, and whether it was stopped."""
+    """In place of the second process: what it was told, and whether it was stopped."""
 
-    def __init__(self, step: bytes) -> None:
-        self.model, self.optimizer, self.loss, self.inputs, self.targets = pickle.loads(step)
+    def __init__(self, step: str) -> None:
+        self.step: dict[str, Any] = json.loads(step)
         self.calls: list[str] = []
 
     def kill(self) -> None:
@@ -49,7 +49,7 @@ class Helper:
 def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
     started: list[Helper] = []
 
-    def start(step: bytes) -> Helper:
+    def start(step: str) -> Helper:
         started.append(Helper(step))
         return started[-1]
 
@@ -59,47 +59,57 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
     return started
 
 
-def test_the_second_process_compiles_the_backward_and_the_update_and_no_forward(tmp_path: Path) -> None:
-    step = pickle.dumps((*network(), losses.squared_error, INPUTS, TARGETS))
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-m", ahead.__name__], input=step, env=environment, check=True, cwd=Path(__file__).parents[1])
-    kept = {file.name.partition("-")[0] for file in tmp_path.rglob("*.nbi")}
-    assert {"cpu._sums", "cpu._update"} <= kept
-    assert not {"cpu._moments", "cpu._normalize"} & kept
-
-
 def test_it_starts_with_the_first_kernel_alone_and_is_stopped_with_the_step(helpers: list[Helper]) -> None:
-    with ahead.compiling_ahead(*network(), losses.cross_entropy, INPUTS, TARGETS):
+    with ahead.compiling_ahead(*batch()):
         numba_compiles()
         numba_compiles()
         (helper,) = helpers
         assert helper.calls == []
     assert helper.calls == ["kill", "wait"]
-    assert helper.inputs.shape == helper.targets.shape == (1, 2, 4, 4)
-    assert helper.loss is losses.cross_entropy
-    assert next(helper.model.parameters()) is helper.optimizer.param_groups[0]["params"][0]
     numba_compiles()
     assert len(helpers) == 1
 
 
+def test_the_second_process_calls_the_fast_kernels_of_the_backward_and_the_update_alone(helpers: list[Helper]) -> None:
+    with ahead.compiling_ahead(*batch()):
+        numba_compiles()
+    step = helpers[0].step
+    with mu.recording() as choices:
+        ahead._backwards(step)
+    turn = next(i for i, choice in enumerate(choices) if choice.kernel.startswith("losses.grad"))
+    assert {choice.served_by for choice in choices[:turn]} == {"ref"}
+    assert {choice.served_by for choice in choices[turn:]} == {"cpu"}
+    called = {choice.kernel for choice in choices[turn:]}
+    assert {"conv.grad_w", "norm.grad_x", "pool.max_backward", "losses.grad_entropy", "losses.grad_overlap", "optim.adam"} <= called
+
+
+def test_the_second_process_ends_well(helpers: list[Helper], monkeypatch: pytest.MonkeyPatch) -> None:
+    with ahead.compiling_ahead(*batch()):
+        numba_compiles()
+    monkeypatch.undo()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    assert ahead._start(json.dumps(helpers[0].step)).wait() == 0
+
+
 def test_there_is_none_where_nothing_is_compiled_or_one_thread_is_all(helpers: list[Helper], monkeypatch: pytest.MonkeyPatch) -> None:
-    with ahead.compiling_ahead(*network(), losses.cross_entropy, INPUTS, TARGETS):
+    with ahead.compiling_ahead(*batch()):
         pass
     monkeypatch.setattr(ahead, "_threads", lambda: 1)
-    with ahead.compiling_ahead(*network(), losses.cross_entropy, INPUTS, TARGETS):
+    with ahead.compiling_ahead(*batch()):
         numba_compiles()
     assert not helpers
 
 
-def test_what_cannot_be_sent_stays_here(helpers: list[Helper]) -> None:
-    def loss(output: Tensor, targets: Any) -> Tensor:
+def test_a_loss_or_a_network_that_is_not_ours(helpers: list[Helper]) -> None:
+    def cross_entropy(output: Tensor, targets: Any) -> Tensor:
         return losses.cross_entropy(output, targets)
 
-    model, optimizer = network()
-    with ahead.compiling_ahead(model, optimizer, loss, INPUTS, TARGETS):
+    with ahead.compiling_ahead(*batch(cross_entropy)):
         numba_compiles()
-    assert [helper.loss for helper in helpers] == [None]
-    model.forward = lambda x: x  # type: ignore[method-assign]
-    with ahead.compiling_ahead(model, optimizer, loss, INPUTS, TARGETS):
+    assert [helper.step["loss"] for helper in helpers] == [None]
+    ours = batch()
+    with ahead.compiling_ahead(nn.Conv2d(1, 1, 3), *ours[1:]):
+        numba_compiles()
+    with ahead.compiling_ahead(ours[0], None, *ours[2:]):  # a network whose arguments nobody told
         numba_compiles()
     assert len(helpers) == 1

@@ -263,3 +263,20 @@ def test_what_was_not_saved_cannot_be_restored(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c", model=run.model)
     with pytest.raises(checkpoint.CheckpointError, match="saved without optimizer"):
         checkpoint.load(tmp_path / "c").restore(**run.parts)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"), [({"task": "denoising"}, "'denoising'"), ({}, "None"), (None, "None"), (["segmentation"], "None")]
+)
+def test_a_network_for_another_task_is_refused(tmp_path: Path, config: Any, found: str) -> None:
+    checkpoint.save(tmp_path / checkpoint.BEST, model=nn.Linear(2, 1), config=config)
+    for path in (tmp_path, tmp_path / checkpoint.BEST):
+        with pytest.raises(ValueError, match=f"is no network for segmentation: its task is {found}. Name one that was"):
+            checkpoint.load_trained(path, "segmentation")
+
+
+def test_a_runs_folder_stands_for_its_best_epoch(tmp_path: Path) -> None:
+    for name in (checkpoint.BEST, checkpoint.LAST):
+        checkpoint.save(tmp_path / name, model=nn.Linear(2, 1), config={"task": "segmentation", "name": name})
+    assert checkpoint.load_trained(tmp_path, "segmentation").config["name"] == checkpoint.BEST
+    assert checkpoint.load_trained(tmp_path / checkpoint.LAST, "segmentation").config["name"] == checkpoint.LAST

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from minunet import inference
-from minunet.inference import average_symmetries, predict_tiles
+from minunet import checkpoint, inference
+from minunet.data import Standardize
+from minunet.inference import Segmenter, average_symmetries, predict_tiles
 from minunet.inference.segmenter import to_probabilities
+from minunet.models import UNet
 
 ARRAY = np.random.default_rng(0)
 
@@ -130,3 +132,14 @@ def test_more_labels_than_the_depth_holds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="300 labels do not fit into uint8"):
         inference.write_mask(tmp_path / "a.png", np.full((2, 2), 300), np.dtype(np.uint8), binary=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loaded_segmenter_predicts_as_before(tmp_path):
+    shape = {"in_channels": 1, "out_channels": 1, "base_channels": 4, "depth": 1}
+    standardize, names = Standardize((3.0,), (2.0,)), ["background", "cell"]
+    config = {"task": "segmentation", "model": shape, "standardize": standardize.to_dict(), "class_names": names}
+    network = UNet(**shape).eval()
+    checkpoint.save(tmp_path / checkpoint.BEST, model=network, config=config)
+    loaded = Segmenter.load(tmp_path)
+    image = np.random.default_rng(6).random((1, 8, 10)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(image), Segmenter(network, standardize, channels=1, class_names=names, multiple=2)(image))

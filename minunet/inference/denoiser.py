@@ -42,11 +42,8 @@ class Denoiser:
             if isinstance(network, SharedNoise2NoiseUNet):
                 return cls(network, channels=3, span=Span(-0.5, 0.5), device=device)  # it sees values as they are
             return cls(network, channels=network.in_channels, device=device)
-        saved = checkpoint.load(path / "best.safetensors" if path.is_dir() else path)
+        saved = checkpoint.load_trained(path, "denoising")
         config = saved.config
-        if not isinstance(config, dict) or config.get("task") != "denoising":
-            task = config.get("task") if isinstance(config, dict) else None
-            raise ValueError(f"{str(path)!r} is not a model of minunet denoise train: its task is {task!r}.")
         model = Noise2NoiseUNet(**config["model"])
         saved.restore(model=model, rng=False)
         noise = config["settings"]["noise"]

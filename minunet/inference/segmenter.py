@@ -40,15 +40,10 @@ class Segmenter:
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Segmenter:
         """From a checkpoint of `minunet train`, or the folder that holds best.safetensors."""
-        path = Path(path)
-        if path.is_dir():
-            path /= "best.safetensors"
-        saved = checkpoint.load(path)
+        saved = checkpoint.load_trained(path, "segmentation")
         config = saved.config
-        if config.get("task") != "segmentation":
-            raise ValueError(f"{str(path)!r} is not a segmentation model of minunet train: its task is {config.get('task')!r}.")
         model = UNet(**config["model"])
-        saved.restore(model=model)
+        saved.restore(model=model, rng=False)
         segmenter = cls(
             model,
             Standardize.from_dict(config["standardize"]),

@@ -146,13 +146,10 @@ class Restorer:
     @classmethod
     def load(cls, path: str | Path) -> Restorer:
         """From a checkpoint of `train`, or the folder that holds best.safetensors."""
-        path = Path(path)
-        saved = checkpoint.load(path / "best.safetensors" if path.is_dir() else path)
-        if saved.config.get("task") != "reconstruction":
-            raise ValueError(f"{str(path)!r} is no network for reconstructions: its task is {saved.config.get('task')!r}.")
+        saved = checkpoint.load_trained(path, "reconstruction")
         settings = Settings(**saved.config["settings"])
         model = Correction(settings.base_channels, settings.depth)
-        saved.restore(model=model)
+        saved.restore(model=model, rng=False)
         return cls(model, settings)
 
     def __call__(self, images: Array) -> Array:

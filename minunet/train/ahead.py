@@ -1,49 +1,49 @@
 """Compiling in two processes: the first batch's forward in this one, its backward beside it.
 
 The first training on a machine compiles some twenty kernels, one after the other as they are called, and half of them are for the
-backward. So a second process is given the network and an image. It computes the forward by its definition, for which nothing is
-compiled, and goes backwards with the fast kernels. When this process gets there, it finds them on the disk.
+backward. So a second process builds the same network. It computes the forward by its definition, for which nothing is compiled, and
+goes backwards with the fast kernels. When this process gets there, it finds them on the disk.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
+import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from minunet import kernels
-from minunet.nn import Module
-from minunet.optim import Optimizer
+from minunet import kernels, losses, models, optim
 from minunet.tensor import Tensor
-
-Loss = Callable[[Tensor, Any], Tensor]
 
 
 @contextmanager
-def compiling_ahead(model: Module, optimizer: Optimizer, loss: Loss, inputs: Any, targets: Any) -> Iterator[None]:
-    """If a kernel is compiled within the block, which takes a step with this batch, a second process begins at its other end.
+def compiling_ahead(model: Any, options: Any, optimizer: Any, loss: Any, inputs: Any, targets: Any) -> Iterator[None]:
+    """If a kernel is compiled within the block, which takes a step with this batch, a second process begins at the step's other end.
 
-    It is stopped at the end of the block. There is none where one thread is all we may use, or where kernels of two processes could mix up.
+    model: one of `minunet.models`, made with `options`; for others there is no second process. optimizer: one of `minunet.optim`. loss:
+    its kernels are among those compiled ahead if it is one of `minunet.losses`. The process is stopped at the end of the block. There is
+    none either where we may use one thread, or where kernels that two processes keep could mix up.
     """
+    step = {
+        "model": _name(type(model), models),
+        "options": options,
+        "optimizer": _name(type(optimizer), optim),
+        "loss": _name(loss, losses),
+        "inputs": _like_one(inputs),
+        "targets": _like_one(targets),
+    }
     helpers: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        for sent in (loss, None):
-            try:
-                step = pickle.dumps((model, optimizer, sent, _first(inputs), _first(targets)))
-            except (AttributeError, TypeError, pickle.PicklingError):
-                continue  # something defined within a function cannot be sent: go on without the loss, or alone
-            helpers.append(_start(step))
-            return
+        helpers.append(_start(json.dumps(step)))
 
-    with kernels.when_compiling(start if kernels.write_in_turn() and _threads() > 1 else None):
+    known = step["model"] and step["optimizer"] and options is not None
+    with kernels.when_compiling(start if known and kernels.write_in_turn() and _threads() > 1 else None):
         try:
             yield
         finally:
@@ -52,15 +52,18 @@ def compiling_ahead(model: Module, optimizer: Optimizer, loss: Loss, inputs: Any
                 helper.wait()
 
 
-def _first(batch: Any) -> Any:
-    return batch[:1] if isinstance(batch, np.ndarray) else batch
+def _name(what: Any, module: ModuleType) -> str | None:
+    name = getattr(what, "__name__", "")
+    return name if getattr(module, name, None) is what else None
 
 
-def _start(step: bytes) -> subprocess.Popen[bytes]:
-    with tempfile.TemporaryFile() as file:
-        file.write(step)
-        file.seek(0)
-        return subprocess.Popen([sys.executable, "-m", __name__], stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _like_one(batch: Any) -> tuple[tuple[int, ...], str] | None:
+    """The shape and dtype of a batch of one, None for what is no array."""
+    return ((1, *batch.shape[1:]), batch.dtype.name) if isinstance(batch, np.ndarray) else None
+
+
+def _start(step: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", __name__, step], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _threads() -> int:
@@ -69,16 +72,17 @@ def _threads() -> int:
     return int(get_num_threads())
 
 
-def _backwards(model: Module, optimizer: Optimizer, loss: Loss | None, inputs: Any, targets: Any) -> None:
+def _backwards(step: dict[str, Any]) -> None:
     """A training step whose backward and update compile their kernels, and whose forward compiles none."""
+    model = getattr(models, step["model"])(**step["options"])
+    optimizer = getattr(optim, step["optimizer"])(model.parameters(), lr=1e-3)
     with kernels.use("ref"):
-        result = model(Tensor(inputs))
-        if loss is not None:
-            result = loss(result, targets)
+        result = model(Tensor(np.zeros(*step["inputs"])))
+        if step["loss"] and step["targets"]:
+            result = getattr(losses, step["loss"])(result, np.zeros(*step["targets"]))
     result.backward(np.ones_like(result.data))
     optimizer.step()
 
 
 if __name__ == "__main__":
-    with os.fdopen(sys.stdin.fileno(), "rb") as sent:
-        _backwards(*pickle.load(sent))
+    _backwards(json.loads(sys.argv[1]))

@@ -167,12 +167,12 @@ class Trainer:
     @property
     def last(self) -> Path:
         """The checkpoint that `resume` continues from."""
-        return self.out / "last.safetensors"
+        return self.out / checkpoint.LAST
 
     @property
     def best(self) -> Path:
         """The weights of the best epoch, without the optimiser."""
-        return self.out / "best.safetensors"
+        return self.out / checkpoint.BEST
 
     @property
     def progress(self) -> float:
@@ -251,7 +251,8 @@ class Trainer:
         """The step of one batch. Returns its loss, to be read with `item()`."""
         first, self._first = self._first, False
         if self.device == "cpu":
-            with compiling_ahead(self.model, self.optimizer, self.loss, inputs, targets) if first else nullcontext():
+            options = self.config.get("model")
+            with compiling_ahead(self.model, options, self.optimizer, self.loss, inputs, targets) if first else nullcontext():
                 return self._step(inputs, targets)
         if self._graph is not None and self._graph.fits(inputs, targets):
             stream = rng.get_state()
@@ -358,7 +359,7 @@ class Trainer:
 
 def resumed_settings(kind: type[Settings], out: Path, changes: dict[str, Any], free: Collection[str]) -> Settings:
     """The settings of the run in `out`, with those changes that a run can take on its way. free: their names."""
-    stored = checkpoint.load(out / "last.safetensors").config["settings"]
+    stored = checkpoint.load(out / checkpoint.LAST).config["settings"]
     before = kind(**{f.name: stored[f.name] for f in fields(kind) if f.name in stored})  # type: ignore[arg-type]
     for name, value in changes.items():
         if name not in free and value != getattr(before, name):

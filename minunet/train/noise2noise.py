@@ -293,7 +293,7 @@ def train(settings: Settings, out: Path, *, resume: bool = False, display: Displ
     prepared = prepare(settings)
     run, reason = fit(settings, prepared, out, resume=resume, display=display)
     if run.history:
-        draw(run, Denoiser.load(out / "best.safetensors", settings.device), prepared, out)
+        draw(run, Denoiser.load(out, settings.device), prepared, out)
     return run, reason
 
 
