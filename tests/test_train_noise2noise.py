@@ -376,7 +376,7 @@ def test_what_cannot_be(minunet, photos, model, tmp_path):
 
 
 def test_models_that_do_not_fit(minunet, photos, model, tmp_path):
-    assert_refused(minunet("predict", model, photos, "--out", tmp_path / "masks"), "not a segmentation model .* 'denoising'")
+    assert_refused(minunet("predict", model, photos, "--out", tmp_path / "masks"), "no network for segmentation: its task is 'denoising'")
     assert_refused(minunet("denoise", "apply", tmp_path / "nothing", photos, "--out", tmp_path / "out"), "nothing")
     colour = make_folder(tmp_path / "colour", channels=3)
     assert_refused(minunet("denoise", "apply", model, colour, "--out", tmp_path / "out"), "trained on gray images .* has 3 channels")
