@@ -100,6 +100,16 @@ def test_there_is_none_where_nothing_is_compiled_or_one_thread_is_all(helpers: l
     assert not helpers
 
 
+def test_a_system_that_refuses_a_process_lets_the_step_go_on(helpers: list[Helper], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(step: str) -> Helper:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(ahead, "_start", refuse)
+    with ahead.compiling_ahead(*batch()):
+        numba_compiles()
+    assert kernels._compilation.kernels == 1
+
+
 def test_a_loss_or_a_network_that_is_not_ours(helpers: list[Helper]) -> None:
     def cross_entropy(output: Tensor, targets: Any) -> Tensor:
         return losses.cross_entropy(output, targets)

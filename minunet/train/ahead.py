@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -40,9 +40,10 @@ def compiling_ahead(model: Any, options: Any, optimizer: Any, loss: Any, inputs:
     helpers: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        helpers.append(_start(json.dumps(step)))
+        with suppress(OSError):  # a system that lets us have no process: then all is compiled here
+            helpers.append(_start(json.dumps(step)))
 
-    known = step["model"] and step["optimizer"] and options is not None
+    known = step["model"] and step["optimizer"] and step["inputs"] and options is not None
     with kernels.when_compiling(start if known and kernels.write_in_turn() and _threads() > 1 else None):
         try:
             yield
