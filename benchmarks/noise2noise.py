@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from minunet import data
+from minunet import checkpoint, data
 from minunet.arrays import cupy_module
 from minunet.bench.measure import machine, write
 from minunet.bench.on_gpu import in_file_names
@@ -94,7 +94,7 @@ def run_trial(request: dict[str, Any]) -> dict[str, Any]:
         warm_up = replace(settings, steps=3, minutes=None)
         fit(warm_up, prepare(warm_up), Path(out, "warm-up"))  # compiles, starts threads
         run, _ = fit(settings, prepare(settings), Path(out, "run"), display=display)
-        denoiser = Denoiser.load(Path(out, "run", "last.safetensors"), device)
+        denoiser = Denoiser.load(Path(out, "run", checkpoint.LAST), device)
         about: dict[str, Any] = {"threads": threads, "jobs": request["jobs"], "set12": judged(denoiser, data.Pictures(folder("set12")))}
         if folder("kodak24").is_dir():
             about["kodak24"] = judged(denoiser, Luminance(folder("kodak24")))

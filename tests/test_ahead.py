@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import minunet as mu
 from minunet import Tensor, kernels, losses, models, nn, optim
 from minunet.train import ahead
+from tests.test_kernels import compiled
 
 SHAPE = {"in_channels": 1, "out_channels": 1, "base_channels": 1, "depth": 1, "norm": "batch"}
 INPUTS, TARGETS = np.ones((4, 1, 8, 8), np.float32), np.zeros((4, 8, 8), np.uint8)
@@ -26,9 +26,8 @@ def batch(loss: Any = losses.dice_cross_entropy) -> tuple[Any, ...]:
 
 def numba_compiles() -> None:
     """What Numba says where it compiles one of our kernels."""
-    dispatcher = SimpleNamespace(py_func=SimpleNamespace(__module__="minunet.ops.x"), stats=SimpleNamespace(cache_path="/x/y"))
-    for is_start in (True, False):
-        kernels._compilation.notify(SimpleNamespace(is_start=is_start, data={"dispatcher": dispatcher}))
+    for event in compiled("minunet.ops.x"):
+        kernels._compilation.notify(event)
 
 
 class Helper:

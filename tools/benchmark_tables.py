@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minunet.bench.measure import in_threads
 from minunet.kernels import RESTING_THREADS
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +75,7 @@ def _operations(rows: list[Row]) -> Iterator[str]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["operation"], row["direction"]), []).append(row)
-    yield from _head("Operation", "", "Shapes", *(f"ratio, {_threads(count)}" for count in counts))
+    yield from _head("Operation", "", "Shapes", *(f"ratio, {in_threads(count)}" for count in counts))
     for (operation, direction), members in groups.items():
         shapes = len({row["shape"] for row in members})
         yield _line(operation, direction, str(shapes), *(_range([r for r in members if r["threads"] == count]) for count in counts))
@@ -170,11 +171,11 @@ def _sides(runs: list[Row]) -> Iterator[str]:
     """A line for each process of benchmarks/isbi2012.py."""
     for run in runs:
         if run["side"] == "minunet":
-            yield f"- minunet: {_threads(run['numba_threads'])}, {_waiting(run)}"
+            yield f"- minunet: {in_threads(run['numba_threads'])}, {_waiting(run)}"
         else:
             steps = ", ".join(f"{order.replace('_', ' ')} {1000 * seconds:.0f} ms" for order, seconds in run["seconds_a_step"].items())
             order = run["order"].replace("_", " ")
-            yield f"- {run['side']}: {_threads(run['torch_threads'])}, {_waiting(run)}; memory order: {order} (a step: {steps})"
+            yield f"- {run['side']}: {in_threads(run['torch_threads'])}, {_waiting(run)}; memory order: {order} (a step: {steps})"
 
 
 def _trainings(result: Row) -> Iterator[str]:
@@ -203,7 +204,7 @@ _TESTED = ("set12", "kodak24")
 
 def _denoised(runs: list[Row]) -> Iterator[str]:
     """A line for each noise and loss: PSNR with noisy / with clean targets, on each set of pictures."""
-    where = runs[0]["gpu"]["card"] if runs[0]["gpu"] else f"{runs[0]['machine']['processor']}, {_threads(runs[0]['threads'])}"
+    where = runs[0]["gpu"]["card"] if runs[0]["gpu"] else f"{runs[0]['machine']['processor']}, {in_threads(runs[0]['threads'])}"
     yield f"{', '.join(sorted({run['date'] for run in runs}))}, {where}."
     yield ""
     yield from _head("Noise", "Loss", "Steps", "Windows a step", "Seconds", "Set12, noisy", "denoised", "Kodak, noisy", "denoised", "Paper")
@@ -224,10 +225,6 @@ def _denoised(runs: list[Row]) -> Iterator[str]:
         paper = " / ".join(f"{value:.2f}" for value in _PAPER[noise]) if loss == "that fits" else "–"
         counts = both(lambda run: str(run["steps"])), str(first["settings"]["batch_size"]), both(lambda run: f"{run['seconds']:.0f}")
         yield _line(noise, loss, *counts, *cells, paper)
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread" + "s" * (count > 1)
 
 
 def _head(*cells: str) -> Iterator[str]:

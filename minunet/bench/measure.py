@@ -127,6 +127,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def in_threads(count: int) -> str:
+    """'1 thread', '2 threads'."""
+    return f"{count} thread" + "s" * (count > 1)
+
+
 def _processor() -> str:
     """'AMD EPYC, family 26 model 2': virtual machines often hide the rest."""
     try:

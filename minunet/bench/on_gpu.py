@@ -23,10 +23,9 @@ import numpy as np
 
 from minunet import cuda, manual_seed
 from minunet.arrays import cupy_module, to_device
-from minunet.bench import networks, ops
+from minunet.bench import networks, ops, session
 from minunet.bench.measure import FULL, QUICK, Clock, Contestant, Effort, compare, medians, take_turns
 from minunet.bench.ops import FORMATS, Op
-from minunet.bench.session import LABELS
 from minunet.inspection import summary
 from minunet.train.precision import STORED, as_images, multiplying
 
@@ -199,8 +198,8 @@ def measure(card: Card, torch: Any, quick: bool, only: str) -> Iterator[tuple[Ro
 
 
 def title(row: Row) -> str:
-    """What a row is about."""
-    return " ".join(str(row[label]) for label in LABELS if label in row) + f", {row['precision']}"
+    """What a row is about, in which precision."""
+    return f"{session.title(row)}, {row['precision']}"
 
 
 @contextmanager

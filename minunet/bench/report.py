@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from minunet.bench.measure import in_threads
 from minunet.kernels import RESTING_THREADS
 
 OURS, THEIRS = "#0072b2", "#d55e00"  # told apart with any kind of colour vision (Wong, Nature Methods 8:441, 2011)
@@ -23,7 +24,7 @@ Row = dict[str, Any]
 def heading(run: dict[str, Any]) -> str:
     """What one process measured with."""
     peaks = run["peaks"]
-    threads = f"{run['threads']} thread" + "s" * (run["threads"] > 1)
+    threads = in_threads(run["threads"])
     if run["torch_threads"] not in (None, run["numba_threads"]):
         threads = f"Numba {run['numba_threads']} threads, PyTorch {run['torch_threads']}"
     policy = ", ".join(f"{name}={run['environment'].get(name, 'unset')}" for name in RESTING_THREADS)

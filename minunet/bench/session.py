@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import minunet
-from minunet.bench.measure import cores
+from minunet.bench.measure import cores, in_threads
 from minunet.kernels import RESTING_THREADS
 
 Row = dict[str, Any]
@@ -91,7 +91,7 @@ def measure(request: Request) -> Iterator[tuple[list[Row], list[Row], str]]:
                 runs.append(message["run"])
             else:
                 rows.append({"threads": threads, **message["row"]})
-                yield runs, rows, title(rows[-1])
+                yield runs, rows, f"{title(rows[-1])}, {in_threads(threads)}"
     if not rows:
         raise ValueError(f"no row of the benchmark {request.benchmark} holds the text {request.only!r}: leave --only out to see them all.")
     if request.benchmark in ("unet", "models"):
@@ -99,21 +99,17 @@ def measure(request: Request) -> Iterator[tuple[list[Row], list[Row], str]]:
         for rival in _rivals() if request.rivals else ():
             for row in trained:
                 _add_rival(request, rival, [r for r in rows if _key(r) == _key(row)])
-                yield runs, rows, f"{row['network']} {row['shape']} beside {rival}, {_threads(row)}"
+                yield runs, rows, f"{row['network']} {row['shape']} beside {rival}, {in_threads(row['threads'])}"
         if Path("/proc/self/status").exists():
             for row in trained:
                 if row["threads"] == request.threads[-1]:
                     rows.append(_memory(request, row))
-                    yield runs, rows, title(rows[-1])
+                    yield runs, rows, f"{title(rows[-1])}, {in_threads(row['threads'])}"
 
 
 def title(row: Row) -> str:
-    """What a row is about, in how many threads."""
-    return " ".join(str(row[label]) for label in LABELS if label in row) + f", {_threads(row)}"
-
-
-def _threads(row: Row) -> str:
-    return f"{row['threads']} thread" + "s" * (row["threads"] > 1)
+    """What a row is about."""
+    return " ".join(str(row[label]) for label in LABELS if label in row)
 
 
 def _key(row: Row) -> tuple[Any, ...]:

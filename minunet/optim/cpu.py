@@ -14,6 +14,7 @@ from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from minunet.arrays import address
 from minunet.optim import rules
 
 PIECE = 1 << 14
@@ -33,7 +34,7 @@ def adam(weights: list[Any], grads: list[Any], slots: list[list[Any]], options: 
 
 def _launch(rule: int, weights: list[Any], grads: list[Any], slots: list[list[Any]], options: Any) -> None:
     table = [
-        (w.size, *[0 if a is None else a.ctypes.data for a in (w, g, *state)]) for w, g, *state in zip(weights, grads, *slots, strict=True)
+        (w.size, *[0 if a is None else address(a) for a in (w, g, *state)]) for w, g, *state in zip(weights, grads, *slots, strict=True)
     ]
     dtype = weights[0].dtype
     _update(rule, sum(row[0] for row in table), np.array(table), options, dtype.type(0))

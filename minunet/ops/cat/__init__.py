@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module
+from minunet.arrays import address, array_module
 from minunet.autograd import Function
 from minunet.kernels import Kernels
 from minunet.shapes import normalize_axis, sizes_text
@@ -47,12 +47,12 @@ def side_by_side(arrays: Sequence[Any], axis: int) -> Any:
     first = arrays[0]
     if any(a.size == 0 or a.dtype != first.dtype or a.strides != first.strides for a in arrays):
         return None
-    step, (owner, address) = first.strides[axis], _place(first)
+    step, (owner, expected) = first.strides[axis], _place(first)
     for a in arrays:
         own, begin = _place(a)
-        if own is not owner or begin != address:
+        if own is not owner or begin != expected:
             return None
-        address += a.shape[axis] * step
+        expected += a.shape[axis] * step
     shape = (*first.shape[:axis], sum(a.shape[axis] for a in arrays), *first.shape[axis + 1 :])
     if not isinstance(first, np.ndarray):
         return array_module(first).lib.stride_tricks.as_strided(first, shape, first.strides)
@@ -66,7 +66,7 @@ def _place(array: Any) -> tuple[Any, int]:
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    return owner, array.ctypes.data
+    return owner, address(array)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
