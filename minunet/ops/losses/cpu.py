@@ -175,6 +175,13 @@ def _log_total(z, count, top, rest):  # type: ignore[no-untyped-def]
     """top: the largest logit m; rest: Σ e^(z − m) over all the others. ln Σ e^z is m + ln(1 + rest), exact however sure the network is.
     The rows are left in another order."""
     first = z[0]
+    if z.shape[0] == 2:
+        second = z[1]
+        for i in range(count):
+            a, b = first[i], second[i]
+            best = a if a > b else b
+            top[i], rest[i] = best, exp(-abs(a - b)) + (best - best)  # best − best: 0; NaN where it is infinite
+        return
     for i in range(count):
         top[i] = first[i]
     for c in range(1, z.shape[0]):

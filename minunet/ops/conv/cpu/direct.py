@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 POSITIONS = 192  # of windows, in one task
 PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before it goes on: they stay in the second cache
-TOTAL = 7  # multiplications that the sum of a vector's lanes costs as much as
+TOTAL = 7 if VECTOR_BYTES == 64 else 3  # multiplications that the sum of a vector's lanes costs as much as, measured on 1×1 heads
 PLACE = 8  # bytes of an address
 PLANS = 1024  # that are kept, and what they are found by
 
