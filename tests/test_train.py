@@ -13,6 +13,7 @@ import sys
 import textwrap
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import pytest
 import minunet as mu
 from minunet import checkpoint, data, losses, nn, optim
 from minunet.train import loop
-from minunet.train.loop import Trainer, TrainingError, one_cycle
+from minunet.train.loop import Run, Trainer, TrainingError, one_cycle
 
 TIMES = ("images_per_second", "seconds")
 
@@ -305,6 +306,23 @@ def test_the_display_shows_a_row_an_epoch(tmp_path, terminal, monkeypatch):
     assert "images/s" in shown
     assert ("\x1b" in shown) == terminal
     assert ("batch 2/4" in shown) != terminal
+
+
+def test_the_time_that_is_left_does_not_count_the_compilation_of_the_first_batch(monkeypatch):
+    from rich.console import Console
+
+    from minunet.train import display
+
+    monkeypatch.setattr(display, "_PLAIN_EVERY", -1.0)
+    console = Console(file=io.StringIO(), width=140)
+    shown = display.LiveDisplay(console, {})
+    run = SimpleNamespace(run=Run(), loader=range(4), epochs=3, minutes=None)
+    shown.begin(run)
+    for run.run.batch, run.run.seconds in ((1, 100.0), (2, 101.0), (3, 102.0)):
+        run.run.images = run.run.batch
+        shown.batch(run)
+    left = [line.split()[-2] for line in console.file.getvalue().splitlines()]
+    assert left == ["?", "0:10", "0:09"]
 
 
 def test_the_loader_must_have_a_batch(tmp_path):

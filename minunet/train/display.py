@@ -32,18 +32,21 @@ class LiveDisplay:
         self._task = self._bar.add_task("", total=1, epoch="", now="", visible=False)
         self._spoke = 0.0
         self._header_due = True
+        self._start: tuple[float, float] | None = None  # seconds and epochs when the first batch of this sitting was done
 
     def begin(self, trainer: Trainer) -> None:
         self._spoke = time.monotonic()
+        self._start = None
         if self.console.is_terminal:
             self._bar.start()
 
     def batch(self, trainer: Trainer) -> None:
         log_compiled()  # the first batch has called every kernel that training needs
         run = trainer.run
+        self._start = self._start or (run.seconds, _epochs_done(trainer))
         if not run.images:  # a GPU's first loss is not read yet
             return
-        now = f"loss {run.loss_sum / run.images:.4f}  {run.images / max(run.epoch_seconds, 1e-9):.1f} images/s  {_left(trainer)} left"
+        now = f"loss {run.loss_sum / run.images:.4f}  {run.images / max(run.epoch_seconds, 1e-9):.1f} images/s  {self._left(trainer)} left"
         if self.console.is_terminal:
             total, epoch = len(trainer.loader), _count(trainer, run.epoch + 1)
             self._bar.update(self._task, completed=run.batch, total=total, epoch=epoch, now=now, visible=True)
@@ -58,10 +61,25 @@ class LiveDisplay:
         numbers = "  ".join(f"{row[name]:10.4f}" for name in self.show)
         count = _count(trainer, trainer.run.epoch)
         best = "  best" if improved else ""
-        self._say(f"{count:>8}  {row['train_loss']:10.4f}  {numbers}  {row['images_per_second']:8.1f}  {_left(trainer):>8}{best}")
+        self._say(f"{count:>8}  {row['train_loss']:10.4f}  {numbers}  {row['images_per_second']:8.1f}  {self._left(trainer):>8}{best}")
 
     def end(self) -> None:
         self._bar.stop()
+
+    def _left(self, trainer: Trainer) -> str:
+        """'12:05' until the end of the run, at the speed since the first batch, which may have waited for kernels to be compiled."""
+        seconds = math.inf
+        if self._start and trainer.epochs is not None:
+            (then, before), done = self._start, _epochs_done(trainer)
+            if done > before:
+                seconds = (trainer.run.seconds - then) / (done - before) * (trainer.epochs - done)
+        if trainer.minutes:
+            seconds = min(seconds, 60 * trainer.minutes - trainer.run.seconds)
+        if math.isinf(seconds):
+            return "?"
+        minutes, second = divmod(max(round(seconds), 0), 60)
+        hours, minute = divmod(minutes, 60)
+        return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -73,18 +91,5 @@ def _count(trainer: Trainer, epoch: int) -> str:
     return str(epoch) if trainer.epochs is None else f"{epoch}/{trainer.epochs}"
 
 
-def _left(trainer: Trainer) -> str:
-    """'12:05' until the end of the run at the speed of the last epoch, or of this one while it is the first."""
-    run, batches = trainer.run, len(trainer.loader)
-    if run.history:
-        epoch = run.history[-1]["seconds"]
-    elif run.batch:
-        epoch = run.epoch_seconds / run.batch * batches
-    else:
-        return "?"
-    seconds = math.inf if trainer.epochs is None else epoch * (trainer.epochs - run.epoch - run.batch / batches)
-    if trainer.minutes:
-        seconds = min(seconds, 60 * trainer.minutes - run.seconds)
-    minutes, second = divmod(max(round(seconds), 0), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+def _epochs_done(trainer: Trainer) -> float:
+    return trainer.run.epoch + trainer.run.batch / len(trainer.loader)
