@@ -1,10 +1,12 @@
 """Vector code for Numba, which has no vector type: emitted as LLVM IR through `numba.extending.intrinsic`.
 
 `vectors.py` knows how wide the processor's registers are, `tile.py` holds the micro-kernels of all matrix products, `transform.py` the
-small transforms Y = M X Mᵀ of Winograd's convolution, `rows.py` one formula for every number of long rows.
+small transforms Y = M X Mᵀ of Winograd's convolution, `rows.py` one formula for every number of long rows. `tasks.py` runs a kernel on all
+threads.
 """
 
 from minunet.simd.rows import PADDING, make_rows
+from minunet.simd.tasks import all_tasks, share
 from minunet.simd.tile import BLOCKS, DOTS, block_for, multiply, multiply_runs
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
@@ -15,6 +17,7 @@ __all__ = [
     "DOTS",
     "PADDING",
     "VECTOR_BYTES",
+    "all_tasks",
     "block_for",
     "lanes",
     "make_rows",
@@ -25,5 +28,6 @@ __all__ = [
     "poke",
     "prefetch",
     "prefetch_to_write",
+    "share",
     "transpose",
 ]

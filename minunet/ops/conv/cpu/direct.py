@@ -36,13 +36,13 @@ from math import gcd, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange
+from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.arrays import address
 from minunet.ops.conv.cpu.choice import FEW
 from minunet.ops.conv.cpu.images import as_triple, padded, padded_planes, walk
-from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, block_for, lanes, multiply_runs, peek, poke, transpose
+from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, all_tasks, block_for, lanes, multiply_runs, peek, poke, share, transpose
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -158,12 +158,12 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
     bias = np.zeros(plan.columns, y.dtype)
     places = np.empty(plan.places, np.int64)
     for group, w in enumerate(filters):
-        _pack(plan.weights, address(w), *plan.w_steps, channels, packed, plan.across, plan.wide, zero)
+        _pack(all_tasks(), plan.weights, address(w), *plan.w_steps, channels, packed, plan.across, plan.wide, zero)
         if b is not None:
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
         of_group = image[0] + group * channels * c_step * size
         _sum(
-            (of_group, *image[1:]), plan.stride, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
+            all_tasks(), (of_group, *image[1:]), plan.stride, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
             (result[0] + group * outputs * size, *result[1:]), y.shape[0], plan.step, plan.vectors,
             int(outputs % plan.across == 0), plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
             int(activation == "relu"), zero,
@@ -282,12 +282,12 @@ def _table(rows: list[list[int]], columns: int) -> Any:
     return np.array(rows, np.int64).reshape(-1, columns)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _pack(weights, w, o_step, c_step, channels, packed, across, wide, zero):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _pack(mine, weights, w, o_step, c_step, channels, packed, across, wide, zero):  # type: ignore[no-untyped-def]
     """(o, c, tap) → (panel, (tap, c), o within the panel), zeros beyond the last o."""
     size = packed.itemsize
     parts = (channels + across - 1) // across
-    for job in prange(len(weights) * parts):
+    for job in share(mine, len(weights) * parts):
         where, to, kept = weights[job // parts]
         first = job % parts * across
         source, out = w + size * (where + first * c_step), packed.ctypes.data + size * (to + first * wide)
@@ -322,14 +322,14 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
         places[0, i], places[1, i] = places[0, high - low - 1], places[1, high - low - 1]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
-    image, stride, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
+    mine, image, stride, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
     block, rows, across, wide, relu, zero
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
     size = packed.itemsize
-    for task in prange(chunks * groups):
+    for task in share(mine, chunks * groups):
         mine = places[get_thread_id()]
         a, c = mine[0].ctypes.data, mine[1].ctypes.data
         chunk, group = task // groups, task % groups

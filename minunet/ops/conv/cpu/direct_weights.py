@@ -23,12 +23,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange
+from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import Image, as_image, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
-from minunet.simd import VECTOR_BYTES, block_for, multiply, peek, poke, transpose
+from minunet.simd import VECTOR_BYTES, all_tasks, block_for, multiply, peek, poke, share, transpose
 
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
@@ -82,7 +82,7 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     left = memory.empty((threads, PIXELS * small + rows), x.dtype)
     right = memory.empty((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
-        image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, step,
+        all_tasks(), image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, step,
         chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
     )  # fmt: skip
     used = sums[:, :down, :along]
@@ -186,10 +186,10 @@ def _copy(x, x_step, gate, gate_step, gated, begin, stop, count, channels, to, a
             poke(row, i, zero)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _weight_gradient(  # type: ignore[no-untyped-def]
-    x, inside, window, gy, gate, gated, shape, length, numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block, rows,
-    wide, point, size, zero, one
+    mine, x, inside, window, gy, gate, gated, shape, length, numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block,
+    rows, wide, point, size, zero, one
 ):  # fmt: skip
     """One task: a part of the windows, a chunk of the rows and of the columns of the sums."""
     parts, down, columns = sums.shape
@@ -200,7 +200,7 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
     chunk_numbers, chunk_outputs = (chunk_along, chunk_down) if swapped else (chunk_down, chunk_along)
     few = inside[4] < FEW
     number_step, window_step = (PIXELS, 1) if few else (1, chunk_numbers)
-    for task in prange(parts * tall * broad):
+    for task in share(mine, parts * tall * broad):
         thread = get_thread_id()
         a, b = left.ctypes.data + size * thread * left.shape[1], right.ctypes.data + size * thread * right.shape[1]
         part, i, j = task // (tall * broad), task // broad % tall, task % broad

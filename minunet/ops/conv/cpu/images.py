@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minunet import memory
 from minunet.arrays import address, as_volume
-from minunet.simd import VECTOR_BYTES, make_transform, peek, poke
+from minunet.simd import VECTOR_BYTES, all_tasks, make_transform, peek, poke, share
 
 Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side
 
@@ -52,7 +52,7 @@ def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
     sizes = (n + before + after for n, (before, after) in zip(last.shape[1:4], pairs, strict=True))
     image = memory.empty((last.shape[0], *sizes, last.shape[4]), x.dtype)
     before = tuple(pair[0] for pair in pairs)
-    _pad(steps, steps if gate is None else _strides(held), gate is not None, last.shape, before, image, x.dtype.type(0))
+    _pad(all_tasks(), steps, steps if gate is None else _strides(held), gate is not None, last.shape, before, image, x.dtype.type(0))
     return image, walk(image)
 
 
@@ -79,13 +79,13 @@ def _strides(volume: Any) -> tuple[int, int, int, int, int, int]:
     return *walk(volume), volume.strides[4] // volume.itemsize if volume.shape[4] > 1 else 1
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _pad(x, gate, gated, inside, before, image, zero):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _pad(mine, x, gate, gated, inside, before, image, zero):  # type: ignore[no-untyped-def]
     size = image.itemsize
     across = VECTOR_BYTES // size
     samples, depth, height, width, channels = image.shape
     left, right = max(before[2], 0), max(0, min(before[2] + inside[3], width))  # between them lies x
-    for row in prange(samples * depth * height):
+    for row in share(mine, samples * depth * height):
         n, d, h = row // (depth * height), row // height % depth - before[0], row % height - before[1]
         to = image.ctypes.data + size * row * width * channels
         if not (0 <= d < inside[1] and 0 <= h < inside[2]) or left >= right:

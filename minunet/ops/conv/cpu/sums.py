@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minunet.arrays import in_place
+from minunet.simd import all_tasks, share
 
 PARTS = 64  # into which the lines of pixels are split, at most; they are added in order
 U = np.uintp  # an index that cannot be negative: Numba then asks nothing at each element
@@ -19,15 +20,15 @@ def over_pixels(gy: Any, gate: Any) -> Any:
     opening, gate_steps = (flat, steps) if gate is None else in_place(gate)
     shape = (gy.shape[0], *(1,) * (5 - gy.ndim), *gy.shape[2:])
     sums = np.zeros((max(1, min(PARTS, shape[0] * shape[1] * shape[2])), gy.shape[1]), gy.dtype)
-    _over_pixels(flat, steps, opening, gate_steps, gate is not None, shape, sums)
+    _over_pixels(all_tasks(), flat, steps, opening, gate_steps, gate is not None, shape, sums)
     return sums.sum(axis=0)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _over_pixels(y, steps, gate, gate_steps, gated, shape, sums):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _over_pixels(mine, y, steps, gate, gate_steps, gated, shape, sums):  # type: ignore[no-untyped-def]
     parts, channels = sums.shape
     lines = shape[0] * shape[1] * shape[2]
-    for part in prange(parts):
+    for part in share(mine, parts):
         total = sums[part]
         for line in range(lines * part // parts, lines * (part + 1) // parts):
             n, d, h = line // (shape[1] * shape[2]), line // shape[2] % shape[1], line % shape[2]

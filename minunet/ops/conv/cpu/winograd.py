@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange
+from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.arrays import address
@@ -38,6 +38,7 @@ from minunet.ops.conv.cpu.images import as_image, walk
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
+    all_tasks,
     block_for,
     lanes,
     make_transform,
@@ -46,6 +47,7 @@ from minunet.simd import (
     poke,
     prefetch,
     prefetch_to_write,
+    share,
     transpose,
 )
 
@@ -109,7 +111,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     options = (gate is not None, activation == "relu", block, wide, zero)
     if tiles * spatial[0] >= FEW_TILES:
         weights = memory.empty((panels, AREA, planes, channels, wide), x.dtype)
-        _transform_filters(filters, outputs, weights, patches, zero)
+        _transform_filters(all_tasks(), filters, outputs, weights, patches, zero)
         blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
         held = -(-largest // rows) * rows
@@ -117,16 +119,16 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
         inputs = memory.empty((threads, planes, AREA * (held * row + across)), x.dtype)
         products = memory.empty((threads, AREA * (held * wide + across)), x.dtype)
         _by_tiles(
-            image, opening, inside, weights, padded_bias, walk(y), y.shape, before, blocks, parts, inputs, products, patches, *options
-        )
+            all_tasks(), image, opening, inside, weights, padded_bias, walk(y), y.shape, before, blocks, parts, inputs, products,
+            patches, *options,
+        )  # fmt: skip
     else:
         held = -(-tiles * spatial[0] // rows) * rows
         inputs = memory.empty((AREA, (tiles * (planes - 1) + held) * row + across), x.dtype)
         weights = memory.empty((threads, AREA, PANEL_DEPTH * wide + across), x.dtype)
         products = memory.empty((threads, AREA, held * wide + across), x.dtype)
-        _by_panels(
-            image, opening, inside, filters, padded_bias, walk(y), y.shape, before, planes, inputs, weights, products, patches, *options
-        )
+        _transform_all(all_tasks(), image, opening, inside, y.shape, before, planes, inputs, patches, gate is not None, zero)
+        _by_panels(all_tasks(), filters, channels, padded_bias, walk(y), y.shape, planes, inputs, weights, products, patches, *options[1:])
 
 
 @njit(cache=True)
@@ -250,14 +252,14 @@ def _prefetch(image, shape, at, channels, size, write):  # type: ignore[no-untyp
                     prefetch(pixel + line)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _transform_filters(w, outputs, weights, patches, zero):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _transform_filters(mine, w, outputs, weights, patches, zero):  # type: ignore[no-untyped-def]
     """(kd, 3, 3, C, O) → (panel, point, kd, C, o within the panel)"""
     size = weights.itemsize
     panels, _, planes, channels, wide = weights.shape
     across = VECTOR_BYTES // size
     groups = (channels + across - 1) // across
-    for task in prange(groups * panels):
+    for task in share(mine, groups * panels):
         first, panel = task % groups * across, task // groups
         for plane in range(planes):
             out = weights.ctypes.data + size * ((panel * AREA * planes + plane) * channels + first) * wide
@@ -265,9 +267,9 @@ def _transform_filters(w, outputs, weights, patches, zero):  # type: ignore[no-u
             _transform_panel(w, plane, first, depth, panel * wide, outputs, wide, out, wide, point, patch, zero)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _by_tiles(  # type: ignore[no-untyped-def]
-    x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, gated, relu, block, wide, zero
+    mine, x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, gated, relu, block, wide, zero
 ):
     """One task: a block of tiles through some planes of y. The last kd planes of transformed input are kept, in turn."""
     size = weights.itemsize
@@ -276,7 +278,7 @@ def _by_tiles(  # type: ignore[no-untyped-def]
     tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
     row = (channels + across - 1) // across * across
     point, out_point = inputs.shape[2] // AREA, products.shape[1] // AREA
-    for task in prange(blocks * parts):
+    for task in share(mine, blocks * parts):
         thread = get_thread_id()
         patch, m = patches[thread], products.ctypes.data + size * thread * products.shape[1]
         begin, end = tiles * (task // parts) // blocks, tiles * (task // parts + 1) // blocks
@@ -327,17 +329,14 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                     _transform_output(source, out_point, y, shape, (n, d, h, w), o, min(wide, shape[4] - o), shift, relu, patch, zero)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _by_panels(  # type: ignore[no-untyped-def]
-    x, gate, inside, filters, bias, y, shape, before, planes, inputs, weights, products, patches, gated, relu, block, wide, zero
-):
-    """First all tiles of all planes, those of the padding too. Then one task is a panel of outputs, its weights transformed as it goes."""
+@njit(nogil=True, cache=True)
+def _transform_all(mine, x, gate, inside, shape, before, planes, inputs, patches, gated, zero):  # type: ignore[no-untyped-def]
+    """One task: a tile of a plane, those of the padding too."""
     size = inputs.itemsize
-    channels, across = inside[4], VECTOR_BYTES // size
+    across = VECTOR_BYTES // size
     tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
-    row = (channels + across - 1) // across * across
-    point, u_point, out_point = inputs.shape[1], weights.shape[2], products.shape[2]
-    for t in prange(tiles * (shape[1] + planes - 1)):
+    row, point = (inside[4] + across - 1) // across * across, inputs.shape[1]
+    for t in share(mine, tiles * (shape[1] + planes - 1)):
         n, h, w = _tile_at(t % tiles, shape)
         at = (n, t // tiles - before[0], h - before[1], w - before[2])
         out = inputs.ctypes.data + size * t * row
@@ -347,8 +346,19 @@ def _by_panels(  # type: ignore[no-untyped-def]
             for p in range(AREA):
                 for c in range(row):
                     poke(out, p * point + c, zero)
-    panels = (shape[4] + wide - 1) // wide
-    for panel in prange(panels):
+
+
+@njit(nogil=True, cache=True)
+def _by_panels(  # type: ignore[no-untyped-def]
+    mine, filters, channels, bias, y, shape, planes, inputs, weights, products, patches, relu, block, wide, zero
+):
+    """One task: a panel of outputs, its weights transformed as it goes. inputs: all tiles of all planes, transformed."""
+    size = inputs.itemsize
+    across = VECTOR_BYTES // size
+    tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    row = (channels + across - 1) // across * across
+    point, u_point, out_point = inputs.shape[1], weights.shape[2], products.shape[2]
+    for panel in share(mine, (shape[4] + wide - 1) // wide):
         thread = get_thread_id()
         patch, o = patches[thread], panel * wide
         u = weights.ctypes.data + size * thread * AREA * u_point

@@ -7,11 +7,11 @@ The loss is linear in Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ X B) ] A, so its gradient 
 At each of the 36 points the sum over tiles is a matrix product, (C × tiles) · (tiles × O). One task owns a chunk of channels and a
 chunk of outputs, so that its 36 sums stay in a core's second cache. Two ways through the loops, as in `winograd`:
 
-`_in_parts`: where there are few chunks, the tiles are cut into parts as well. A task transforms a few tiles, adds their products to its
+parts: where there are few chunks, the tiles are cut into parts as well. A task transforms a few tiles, adds their products to its
 sums, and goes on. The number of parts does not depend on the number of threads, and the parts are added in order: the result is the same
 bit for bit.
 
-`_in_groups`: where there are many chunks, each would transform the same tiles again. So a group of tiles is transformed once for all, as
+groups: where there are many chunks, each would transform the same tiles again. So a group of tiles is transformed once for all, as
 many as the shared cache holds; then each task multiplies its chunk, with sums that stay in registers for many tiles.
 
 ∂b is the sum of ∂y, taken while ∂y is in registers to be transformed.
@@ -22,12 +22,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange
+from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
 from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _tile_at, _transform_input
-from minunet.simd import VECTOR_BYTES, block_for, lanes, make_transform, multiply, peek, poke
+from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share
 
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
 _filter_gradient = make_transform(G.T)
@@ -70,10 +70,19 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
         inputs = memory.empty((threads, AREA, TILES * chunk + across), x.dtype)
         gradients = memory.empty((threads, AREA, TILES * chunk_outputs + across), x.dtype)
         sums = memory.empty((threads, AREA, held * chunk_outputs + across), x.dtype)
-    (_in_groups if grouped else _in_parts)(
-        image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients,
-        sums, patches, block, wide, x.dtype.type(0),
-    )  # fmt: skip
+    zero = x.dtype.type(0)
+    images = (image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs)
+    if not grouped:
+        _in_parts(all_tasks(), *images, gw, gb, inputs, gradients, sums, patches, block, wide, zero)
+    for k in range(planes if grouped else 0):
+        for first in range(0, tiles, group):
+            count = min(group, tiles - first)
+            _transform_group(all_tasks(), *images, k, first, count, channels, outputs, gb, inputs, gradients, patches, zero)
+            _multiply_group(
+                all_tasks(), chunk, chunk_outputs, k, count, lasting, first == 0, gw, inputs, gradients, sums, patches, block, wide, zero
+            )
+        if lasting:
+            _transform_lasting(all_tasks(), chunk, chunk_outputs, along, k, gw, sums, patches, zero)
     total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
     return total, gb[:, :outputs].sum(axis=0)
 
@@ -134,9 +143,9 @@ def _transform_tile(  # type: ignore[no-untyped-def]
         _transform_gradient(gy, gate, gated, shape, (n, d, h, w), o0, kept, gradient_out, gradient_point, total, patch, zero)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _in_parts(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
+    mine, x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
 ):
     """One task: a part of the tiles, a tap along the depth, a chunk of channels and one of outputs."""
     size = gw.itemsize
@@ -144,7 +153,7 @@ def _in_parts(  # type: ignore[no-untyped-def]
     tiles = shape[0] * shape[1] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
     down, along = (channels + chunk - 1) // chunk, (outputs + chunk_outputs - 1) // chunk_outputs
     point, gradient_point, sum_point = inputs.shape[2], gradients.shape[2], sums.shape[2]
-    for task in prange(parts * planes * down * along):
+    for task in share(mine, parts * planes * down * along):
         thread = get_thread_id()
         patch = patches[thread]
         v, g, u = inputs[thread].ctypes.data, gradients[thread].ctypes.data, sums[thread].ctypes.data
@@ -170,59 +179,64 @@ def _in_parts(  # type: ignore[no-untyped-def]
         _transform_sums(u, sum_point, chunk_outputs, gw[part, k], c0, depth, o0, kept, patch, zero)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _in_groups(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
+@njit(nogil=True, cache=True)
+def _transform_group(  # type: ignore[no-untyped-def]
+    mine, x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, k, first, count, channels, outputs, gb, inputs, gradients,
+    patches, zero
+):  # fmt: skip
+    """One task: a slice of the `count` tiles from `first` on, for tap k along the depth."""
+    size = patches.itemsize
+    down, along, point, gradient_point = len(inputs), len(gradients), inputs.shape[2], gradients.shape[2]
+    for part in share(mine, SLICES):
+        patch = patches[get_thread_id()]
+        for t in range(count * part // SLICES, count * (part + 1) // SLICES):
+            for i in range(max(down, along)):
+                c0, o0 = i * chunk, i * chunk_outputs
+                depth, kept = max(0, min(chunk, channels - c0)), max(0, min(chunk_outputs, outputs - o0))
+                out = inputs.ctypes.data + size * (min(i, down - 1) * AREA * point + t * chunk)
+                gradient_out = gradients.ctypes.data + size * (min(i, along - 1) * AREA * gradient_point + t * chunk_outputs)
+                total = gb.ctypes.data + size * (part * gb.shape[1] + o0)
+                if k:
+                    total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # summed already
+                _transform_tile(
+                    x, inside, gy, gate, gated, shape, before, first + t, k, c0, depth, o0, kept, out, point, gradient_out,
+                    gradient_point, total, patch, zero,
+                )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _multiply_group(  # type: ignore[no-untyped-def]
+    mine, chunk, chunk_outputs, k, count, lasting, begins, gw, inputs, gradients, sums, patches, block, wide, zero
 ):
-    """For each group of tiles: transform it, slice by slice; then one task is a chunk of channels and one of outputs."""
+    """One task: a chunk of channels and one of outputs, or some of their 36 points where the sums are kept for the next group."""
     size = gw.itemsize
-    planes, channels, outputs = gw.shape[1], gw.shape[4], gw.shape[5]
-    tiles = shape[0] * shape[1] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
-    down, along = len(inputs), len(gradients)
+    channels, outputs, down, along = gw.shape[4], gw.shape[5], len(inputs), len(gradients)
     point, gradient_point, sum_point = inputs.shape[2], gradients.shape[2], sums.shape[2]
-    group = point // chunk
-    lasting = group < tiles or down * along < FEW_CHUNKS
     shares = 4 if lasting else 1
-    for k in range(planes):
-        for first in range(0, tiles, group):
-            count = min(group, tiles - first)
-            for part in prange(SLICES):
-                patch = patches[get_thread_id()]
-                for t in range(count * part // SLICES, count * (part + 1) // SLICES):
-                    for i in range(max(down, along)):
-                        c0, o0 = i * chunk, i * chunk_outputs
-                        depth, kept = max(0, min(chunk, channels - c0)), max(0, min(chunk_outputs, outputs - o0))
-                        out = inputs.ctypes.data + size * (min(i, down - 1) * AREA * point + t * chunk)
-                        gradient_out = gradients.ctypes.data + size * (min(i, along - 1) * AREA * gradient_point + t * chunk_outputs)
-                        total = gb.ctypes.data + size * (part * gb.shape[1] + o0)
-                        if k:
-                            total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # summed already
-                        _transform_tile(
-                            x, inside, gy, gate, gated, shape, before, first + t, k, c0, depth, o0, kept, out, point, gradient_out,
-                            gradient_point, total, patch, zero,
-                        )  # fmt: skip
-            for task in prange(down * along * shares):
-                thread, both, share = get_thread_id(), task // shares, task % shares
-                i, j = both // along, both % along
-                depth, kept = min(chunk, channels - i * chunk), min(chunk_outputs, outputs - j * chunk_outputs)
-                u = sums[thread].ctypes.data
-                if lasting:
-                    u = sums[both].ctypes.data
-                for p in range(AREA * share // shares, AREA * (share + 1) // shares):
-                    for start in range(0, count, DEPTH):
-                        for o in range(0, kept, wide):
-                            a = inputs.ctypes.data + size * ((i * AREA + p) * point + start * chunk)
-                            b = gradients.ctypes.data + size * ((j * AREA + p) * gradient_point + start * chunk_outputs + o)
-                            to, fresh = u + size * (p * sum_point + o), 1 if first == 0 and start == 0 else 0
-                            multiply(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, min(DEPTH, count - start), depth, fresh, zero)
-                if not lasting:
-                    c0, o0 = i * chunk, j * chunk_outputs
-                    _transform_sums(u, sum_point, chunk_outputs, gw[0, k], c0, depth, o0, kept, patches[thread], zero)
-        if lasting:
-            for task in prange(down * along):
-                c0, o0 = task // along * chunk, task % along * chunk_outputs
-                depth, kept, u = min(chunk, channels - c0), min(chunk_outputs, outputs - o0), sums[task].ctypes.data
-                _transform_sums(u, sum_point, chunk_outputs, gw[0, k], c0, depth, o0, kept, patches[get_thread_id()], zero)
+    for task in share(mine, down * along * shares):
+        thread, both, quarter = get_thread_id(), task // shares, task % shares
+        i, j = both // along, both % along
+        depth, kept = min(chunk, channels - i * chunk), min(chunk_outputs, outputs - j * chunk_outputs)
+        u = sums[both if lasting else thread].ctypes.data
+        for p in range(AREA * quarter // shares, AREA * (quarter + 1) // shares):
+            for start in range(0, count, DEPTH):
+                for o in range(0, kept, wide):
+                    a = inputs.ctypes.data + size * ((i * AREA + p) * point + start * chunk)
+                    b = gradients.ctypes.data + size * ((j * AREA + p) * gradient_point + start * chunk_outputs + o)
+                    to, fresh = u + size * (p * sum_point + o), 1 if begins and start == 0 else 0
+                    multiply(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, min(DEPTH, count - start), depth, fresh, zero)
+        if not lasting:
+            _transform_sums(u, sum_point, chunk_outputs, gw[0, k], i * chunk, depth, j * chunk_outputs, kept, patches[thread], zero)
+
+
+@njit(nogil=True, cache=True)
+def _transform_lasting(mine, chunk, chunk_outputs, along, k, gw, sums, patches, zero):  # type: ignore[no-untyped-def]
+    """One task: the sums of a chunk of channels and one of outputs, when all groups have been added."""
+    channels, outputs = gw.shape[4], gw.shape[5]
+    for task in share(mine, len(sums)):
+        c0, o0 = task // along * chunk, task % along * chunk_outputs
+        depth, kept, u = min(chunk, channels - c0), min(chunk_outputs, outputs - o0), sums[task].ctypes.data
+        _transform_sums(u, sums.shape[2], chunk_outputs, gw[0, k], c0, depth, o0, kept, patches[get_thread_id()], zero)
 
 
 @njit(cache=True)

@@ -1,0 +1,109 @@
+"""A kernel on all threads that is translated once.
+
+Numba's `prange` makes a function of the loop, another one around it, and puts both, with all that they call, into the kernel again: most
+of its code is optimised and translated four times, which takes seconds. Here a kernel calls itself instead:
+
+    @njit(nogil=True, cache=True)
+    def double(mine, x, y):
+        for i in share(mine, len(x)):
+            y[i] = 2 * x[i]
+
+    double(all_tasks(), x, y)
+
+The call from Python has no tasks of its own yet. Its `share` calls the kernel once more on each thread, with the tasks that are for that
+thread and all other arguments as they are, waits for them, and returns no task. What stands before `share` so runs on every thread.
+
+Which thread does which task depends on the number of threads, so a kernel's result must not depend on it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba import cfunc, get_num_threads, njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Mine = tuple[int, int, int, int]  # first task, last + 1, or −1 where none is told yet; the number of threads; the address of `_driver`
+
+_I64 = ir.IntType(64)
+_CALL = ir.FunctionType(ir.VoidType(), [_I64] * 3)
+
+
+def all_tasks() -> Mine:
+    """What a call from Python passes as `mine`."""
+    return 0, -1, get_num_threads(), _driver()
+
+
+@njit(inline="always")
+def share(mine, count):  # type: ignore[no-untyped-def]
+    """Those of the tasks 0 … count − 1 that this call is to do. mine: the first argument of the kernel, in which this must stand."""
+    first, last = _share(mine, count)
+    return range(first, last)
+
+
+@intrinsic
+def _share(typingctx, mine, count):  # type: ignore[no-untyped-def]
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        first, last, threads, driver = cgutils.unpack_tuple(builder, args[0], len(mine))
+        low, high = (cgutils.alloca_once_value(builder, value) for value in (first, last))
+        kernel = builder.function
+        arguments = context.call_conv.get_arguments(kernel)
+        record = cgutils.alloca_once(builder, ir.LiteralStructType([a.type for a in arguments]))
+        with builder.if_then(builder.icmp_signed("<", last, _I64(0))):
+            for i, argument in enumerate(arguments):
+                builder.store(argument, cgutils.gep_inbounds(builder, record, 0, i))
+            again = builder.ptrtoint(_call_again(context, kernel, arguments), _I64)
+            here = builder.ptrtoint(record, _I64)
+            shared = ir.FunctionType(ir.VoidType(), [_I64] * 4).as_pointer()
+            builder.call(builder.inttoptr(driver, shared), [again, here, args[1], threads])
+            builder.store(_I64(0), low)
+            builder.store(_I64(0), high)
+        return context.make_tuple(builder, signature.return_type, [builder.load(low), builder.load(high)])
+
+    if isinstance(mine, types.UniTuple) and len(mine) == len(Mine.__args__):  # type: ignore[attr-defined]
+        return types.UniTuple(types.intp, 2)(mine, types.intp), codegen
+    return None
+
+
+def _call_again(context: Any, kernel: Any, arguments: Any) -> Any:
+    """A function of (address of the kernel's arguments, first, last) that calls the kernel with these tasks."""
+    function = ir.Function(kernel.module, _CALL, f"{kernel.name}.again")
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    address, first, last = function.args
+    record = builder.inttoptr(address, ir.LiteralStructType([a.type for a in arguments]).as_pointer())
+    passed = [builder.load(cgutils.gep_inbounds(builder, record, 0, i)) for i in range(len(arguments))]
+    results = [builder.alloca(a.type.pointee) for a in kernel.args[: len(kernel.args) - len(arguments)]]  # where it returns, and complains
+    builder.call(kernel, [*results, first, last, *passed[2:]])
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def _call(typingctx, function, arguments, first, last):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.call(builder.inttoptr(args[0], _CALL.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), codegen
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _on_threads(function, arguments, count, threads):  # type: ignore[no-untyped-def]
+    for t in prange(threads):
+        _call(function, arguments, count * t // threads, count * (t + 1) // threads)
+
+
+@cache
+def _driver() -> int:
+    """The address of `_on_threads`."""
+
+    @cfunc("void(intp, intp, intp, intp)", cache=True)
+    def driver(function, arguments, count, threads):  # type: ignore[no-untyped-def]
+        _on_threads(function, arguments, count, threads)
+
+    return driver.address
