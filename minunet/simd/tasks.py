@@ -46,6 +46,7 @@ def share(mine, count):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _share(typingctx, mine, count):  # type: ignore[no-untyped-def]
+    """The first of them and the last + 1."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         first, last, threads, driver = cgutils.unpack_tuple(builder, args[0], len(mine))

@@ -173,7 +173,7 @@ def _store(z, channels, n, start, stop, gx):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _log_total(z, count, top, rest):  # type: ignore[no-untyped-def]
     """top: the largest logit m; rest: Σ e^(z − m) over all the others. ln Σ e^z is m + ln(1 + rest), exact however sure the network is.
-    The rows are left in another order."""
+    The rows may be left in another order."""
     first = z[0]
     if z.shape[0] == 2:
         second = z[1]

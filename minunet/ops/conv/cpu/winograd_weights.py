@@ -7,11 +7,11 @@ The loss is linear in Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ X B) ] A, so its gradient 
 At each of the 36 points the sum over tiles is a matrix product, (C × tiles) · (tiles × O). One task owns a chunk of channels and a
 chunk of outputs, so that its 36 sums stay in a core's second cache. Two ways through the loops, as in `winograd`:
 
-parts: where there are few chunks, the tiles are cut into parts as well. A task transforms a few tiles, adds their products to its
+`_in_parts`: where there are few chunks, the tiles are cut into parts as well. A task transforms a few tiles, adds their products to its
 sums, and goes on. The number of parts does not depend on the number of threads, and the parts are added in order: the result is the same
 bit for bit.
 
-groups: where there are many chunks, each would transform the same tiles again. So a group of tiles is transformed once for all, as
+In groups: where there are many chunks, each would transform the same tiles again. So a group of tiles is transformed once for all, as
 many as the shared cache holds; then each task multiplies its chunk, with sums that stay in registers for many tiles.
 
 ∂b is the sum of ∂y, taken while ∂y is in registers to be transformed.
@@ -60,29 +60,29 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
     gw = memory.empty((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
+    images = (image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs)
+    zero = x.dtype.type(0)
     if grouped:
         group = min(tiles, max(GROUP, GROUP_BYTES // (AREA * x.itemsize * (channels + outputs))))
         lasting = group < tiles or down * along < FEW_CHUNKS  # sums of all chunks at once, else those of the tasks under way
         inputs = memory.empty((down, AREA, group * chunk + across), x.dtype)
         gradients = memory.empty((along, AREA, group * chunk_outputs + across), x.dtype)
         sums = memory.empty((down * along if lasting else threads, AREA, held * chunk_outputs + across), x.dtype)
+        for k in range(planes):
+            for first in range(0, tiles, group):
+                count = min(group, tiles - first)
+                _transform_group(all_tasks(), *images, k, first, count, channels, outputs, gb, inputs, gradients, patches, zero)
+                _multiply_group(
+                    all_tasks(), chunk, chunk_outputs, k, count, lasting, first == 0, gw, inputs, gradients, sums, patches, block, wide,
+                    zero,
+                )  # fmt: skip
+            if lasting:
+                _transform_lasting(all_tasks(), chunk, chunk_outputs, along, k, gw, sums, patches, zero)
     else:
         inputs = memory.empty((threads, AREA, TILES * chunk + across), x.dtype)
         gradients = memory.empty((threads, AREA, TILES * chunk_outputs + across), x.dtype)
         sums = memory.empty((threads, AREA, held * chunk_outputs + across), x.dtype)
-    zero = x.dtype.type(0)
-    images = (image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs)
-    if not grouped:
         _in_parts(all_tasks(), *images, gw, gb, inputs, gradients, sums, patches, block, wide, zero)
-    for k in range(planes if grouped else 0):
-        for first in range(0, tiles, group):
-            count = min(group, tiles - first)
-            _transform_group(all_tasks(), *images, k, first, count, channels, outputs, gb, inputs, gradients, patches, zero)
-            _multiply_group(
-                all_tasks(), chunk, chunk_outputs, k, count, lasting, first == 0, gw, inputs, gradients, sums, patches, block, wide, zero
-            )
-        if lasting:
-            _transform_lasting(all_tasks(), chunk, chunk_outputs, along, k, gw, sums, patches, zero)
     total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
     return total, gb[:, :outputs].sum(axis=0)
 
