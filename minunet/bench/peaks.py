@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minunet.simd import VECTOR_BYTES, lanes
+from minunet.simd import VECTOR_BYTES, all_tasks, lanes, share
 
 CHAINS = 12  # independent sums: enough to fill two units of four or five cycles each, few enough for 16 registers
 _STEPS = 1 << 20
@@ -25,8 +25,8 @@ def peaks(threads: int, quick: bool) -> dict[str, float]:
     steps, numbers, repeats = (_STEPS // 64, 1 << 20, 3) if quick else (_STEPS, 1 << 25, 15)
     out = np.zeros(threads, np.float32)
     source, target = np.ones(numbers, np.float32), np.zeros(numbers, np.float32)
-    arithmetic = _best(lambda: _multiply_adds(steps, out, np.float32(0.5)), repeats)
-    copying = _best(lambda: _copy(source, target), repeats)
+    arithmetic = _best(lambda: _multiply_adds(all_tasks(), steps, out, np.float32(0.5)), repeats)
+    copying = _best(lambda: _copy(all_tasks(), source, target), repeats)
     return {
         "gflops": 2 * CHAINS * lanes(4) * steps * threads / arithmetic / 1e9,
         "gbytes": 2 * source.nbytes / copying / 1e9,
@@ -67,13 +67,13 @@ def _chains(typingctx, steps, factor):  # type: ignore[no-untyped-def]
     return types.float32(types.int64, types.float32), codegen
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _multiply_adds(steps, out, factor):  # type: ignore[no-untyped-def]
-    for i in prange(len(out)):
+@njit(nogil=True, cache=True)
+def _multiply_adds(mine, steps, out, factor):  # type: ignore[no-untyped-def]
+    for i in share(mine, len(out)):
         out[i] = _chains(steps, factor)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _copy(source, target):  # type: ignore[no-untyped-def]
-    for i in prange(len(source)):
-        target[i] = source[i]
+@njit(nogil=True, cache=True)
+def _copy(mine, source, target):  # type: ignore[no-untyped-def]
+    for i in share(mine, len(source)):
+        target[np.uintp(i)] = source[np.uintp(i)]  # an index that cannot be negative: one loop of vectors

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, prange, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from minunet.arrays import address
 from minunet.optim import rules
+from minunet.simd import all_tasks, share
 
 PIECE = 1 << 14
 
@@ -37,7 +38,7 @@ def _launch(rule: int, weights: list[Any], grads: list[Any], slots: list[list[An
         (w.size, *[0 if a is None else address(a) for a in (w, g, *state)]) for w, g, *state in zip(weights, grads, *slots, strict=True)
     ]
     dtype = weights[0].dtype
-    _update(rule, sum(row[0] for row in table), np.array(table), options, dtype.type(0))
+    _update(all_tasks(), rule, sum(row[0] for row in table), np.array(table), options, dtype.type(0))
 
 
 @intrinsic
@@ -55,10 +56,10 @@ def _numbers(address, count, zero):  # type: ignore[no-untyped-def]
     return carray(_pointer(address, zero), count)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _update(rule, numbers, table, options, zero):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _update(mine, rule, numbers, table, options, zero):  # type: ignore[no-untyped-def]
     """table: of each parameter its size and the addresses of w, g and the state, 0 where a part of the state is not in use."""
-    for piece in prange((numbers + PIECE - 1) // PIECE):
+    for piece in share(mine, (numbers + PIECE - 1) // PIECE):
         begin = piece * PIECE  # counted from the parameter's first number
         for t in range(len(table)):
             first, last = max(begin, 0), min(begin + PIECE, table[t, 0])

@@ -14,6 +14,9 @@ The call from Python has no tasks of its own yet. Its `share` calls the kernel o
 thread and all other arguments as they are, waits for them, and returns no task. What stands before `share` so runs on every thread.
 
 Which thread does which task depends on the number of threads, so a kernel's result must not depend on it.
+
+LLVM is told, as by `prange`, that what a kernel writes to overlaps nothing else that it gets, or no more than element by element. A
+`reshape` within the kernel hides that from it: flat arrays come flat.
 """
 
 from __future__ import annotations
@@ -26,15 +29,16 @@ from numba import cfunc, get_num_threads, njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-Mine = tuple[int, int, int, int]  # first task, last + 1, or −1 where none is told yet; the number of threads; the address of `_driver`
+Mine = tuple[int, int, int]  # first task, last + 1, or −1 where none is told yet; the address of `_on_threads`
 
 _I64 = ir.IntType(64)
 _CALL = ir.FunctionType(ir.VoidType(), [_I64] * 3)
 
 
+@cache
 def all_tasks() -> Mine:
     """What a call from Python passes as `mine`."""
-    return 0, -1, get_num_threads(), _driver()
+    return 0, -1, _driver().address
 
 
 @njit(inline="always")
@@ -49,18 +53,19 @@ def _share(typingctx, mine, count):  # type: ignore[no-untyped-def]
     """The first of them and the last + 1."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        first, last, threads, driver = cgutils.unpack_tuple(builder, args[0], len(mine))
+        first, last, driver = cgutils.unpack_tuple(builder, args[0], len(mine))
         low, high = (cgutils.alloca_once_value(builder, value) for value in (first, last))
         kernel = builder.function
         arguments = context.call_conv.get_arguments(kernel)
+        for pointer in [a for a in arguments if isinstance(a.type, ir.PointerType)]:
+            pointer.add_attribute("noalias")  # else loops over several arrays begin by asking whether they overlap
         record = cgutils.alloca_once(builder, ir.LiteralStructType([a.type for a in arguments]))
         with builder.if_then(builder.icmp_signed("<", last, _I64(0))):
             for i, argument in enumerate(arguments):
                 builder.store(argument, cgutils.gep_inbounds(builder, record, 0, i))
             again = builder.ptrtoint(_call_again(context, kernel, arguments), _I64)
             here = builder.ptrtoint(record, _I64)
-            shared = ir.FunctionType(ir.VoidType(), [_I64] * 4).as_pointer()
-            builder.call(builder.inttoptr(driver, shared), [again, here, args[1], threads])
+            builder.call(builder.inttoptr(driver, _CALL.as_pointer()), [again, here, args[1]])
             builder.store(_I64(0), low)
             builder.store(_I64(0), high)
         return context.make_tuple(builder, signature.return_type, [builder.load(low), builder.load(high)])
@@ -93,18 +98,30 @@ def _call(typingctx, function, arguments, first, last):  # type: ignore[no-untyp
     return types.void(*[types.intp] * 4), codegen
 
 
+@intrinsic
+def _threads(typingctx):  # type: ignore[no-untyped-def]
+    """`get_num_threads`, which holds an address of this process, so that what calls it could not be cached."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I64, []), "get_num_threads"), [])
+
+    return types.intp(), codegen
+
+
 @njit(parallel=True, nogil=True, cache=True)
-def _on_threads(function, arguments, count, threads):  # type: ignore[no-untyped-def]
+def _on_threads(function, arguments, count):  # type: ignore[no-untyped-def]
+    threads = _threads()
     for t in prange(threads):
         _call(function, arguments, count * t // threads, count * (t + 1) // threads)
 
 
-@cache
-def _driver() -> int:
-    """The address of `_on_threads`."""
+@cache  # which keeps it in memory
+def _driver() -> Any:
+    """`_on_threads` as C has it, with an address."""
+    get_num_threads()  # which starts the threads: a function from the cache takes them for started
 
-    @cfunc("void(intp, intp, intp, intp)", cache=True)
-    def driver(function, arguments, count, threads):  # type: ignore[no-untyped-def]
-        _on_threads(function, arguments, count, threads)
+    @cfunc("void(intp, intp, intp)", cache=True)
+    def driver(function, arguments, count):  # type: ignore[no-untyped-def]
+        _on_threads(function, arguments, count)
 
-    return driver.address
+    return driver

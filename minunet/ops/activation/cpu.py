@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minunet import memory
 from minunet.arrays import lines
+from minunet.simd import all_tasks, share
 
 CHUNK = 32768  # elements
 
@@ -43,7 +44,7 @@ def _forward(kernel: Any, x: Any, number: float) -> Any:
     order, back = _order(x.strides)
     x = x.transpose(order)
     y = memory.empty(x.shape, x.dtype)
-    kernel(*lines(x), _width(x), x.dtype.type(number), y.reshape(-1))
+    kernel(all_tasks(), *lines(x), _width(x), x.dtype.type(number), y.reshape(-1))
     return y.transpose(back)
 
 
@@ -51,7 +52,7 @@ def _backward(kernel: Any, gy: Any, y: Any, number: float) -> Any:
     order, back = _order(y.strides)
     gy, y = gy.transpose(order), y.transpose(order)
     gx = memory.empty(y.shape, y.dtype)
-    kernel(*lines(gy), *lines(y), _width(y), y.dtype.type(number), gx.reshape(-1))
+    kernel(all_tasks(), *lines(gy), *lines(y), _width(y), y.dtype.type(number), gx.reshape(-1))
     return gx.transpose(back)
 
 
@@ -66,52 +67,52 @@ def _width(a: Any) -> int:
     return max(a.shape[-1], 1) if a.ndim else 1
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _relu(x, step, width, zero, y):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _relu(mine, x, step, width, zero, y):  # type: ignore[no-untyped-def]
     if step == width:  # no gaps: one long line
         step = width = CHUNK
     each = max(CHUNK // width, 1)
     height = (len(y) + width - 1) // width
-    for i in prange((height + each - 1) // each):
+    for i in share(mine, (height + each - 1) // each):
         for p in range(i * each, min((i + 1) * each, height)):
             at, to = U(p * step), U(p * width)
             for c in range(U(min(width, len(y) - p * width))):
                 y[to + c] = zero if x[at + c] < zero else x[at + c]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _relu_grad(gy, gy_step, y, y_step, width, zero, gx):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _relu_grad(mine, gy, gy_step, y, y_step, width, zero, gx):  # type: ignore[no-untyped-def]
     if gy_step == width and y_step == width:
         gy_step = y_step = width = CHUNK
     each = max(CHUNK // width, 1)
     height = (len(gx) + width - 1) // width
-    for i in prange((height + each - 1) // each):
+    for i in share(mine, (height + each - 1) // each):
         for p in range(i * each, min((i + 1) * each, height)):
             a, at, to = U(p * gy_step), U(p * y_step), U(p * width)
             for c in range(U(min(width, len(gx) - p * width))):
                 gx[to + c] = zero if y[at + c] <= zero else gy[a + c]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _leaky_relu(x, step, width, slope, y):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _leaky_relu(mine, x, step, width, slope, y):  # type: ignore[no-untyped-def]
     if step == width:
         step = width = CHUNK
     each = max(CHUNK // width, 1)
     height = (len(y) + width - 1) // width
-    for i in prange((height + each - 1) // each):
+    for i in share(mine, (height + each - 1) // each):
         for p in range(i * each, min((i + 1) * each, height)):
             at, to = U(p * step), U(p * width)
             for c in range(U(min(width, len(y) - p * width))):
                 y[to + c] = x[at + c] if x[at + c] > 0 else slope * x[at + c]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _leaky_relu_grad(gy, gy_step, signed, signed_step, width, slope, gx):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _leaky_relu_grad(mine, gy, gy_step, signed, signed_step, width, slope, gx):  # type: ignore[no-untyped-def]
     if gy_step == width and signed_step == width:
         gy_step = signed_step = width = CHUNK
     each = max(CHUNK // width, 1)
     height = (len(gx) + width - 1) // width
-    for i in prange((height + each - 1) // each):
+    for i in share(mine, (height + each - 1) // each):
         for p in range(i * each, min((i + 1) * each, height)):
             a, at, to = U(p * gy_step), U(p * signed_step), U(p * width)
             for c in range(U(min(width, len(gx) - p * width))):

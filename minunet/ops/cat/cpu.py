@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit, prange
+from numba import njit
 
 from minunet import memory
 from minunet.arrays import channels_first, in_place, is_float
 from minunet.ops.cat import ref
-from minunet.simd import make_rows
+from minunet.simd import all_tasks, make_rows, share
 
 
 def concatenate(*arrays: Any, axis: int) -> Any:
@@ -20,7 +20,7 @@ def concatenate(*arrays: Any, axis: int) -> Any:
     y = memory.empty((first.shape[0], *sizes, total), first.dtype)
     rows, start = (first.shape[0], *(1,) * (3 - len(sizes)), *sizes), 0
     for a in arrays:
-        _copy(*in_place(a), a.shape[1], rows, y.reshape(-1), total, start)
+        _copy(all_tasks(), *in_place(a), a.shape[1], rows, y.reshape(-1), total, start)
         start += a.shape[1]
     return channels_first(y)
 
@@ -32,12 +32,12 @@ def _channels_touch(array: Any) -> bool:
 _copy_rows = make_rows(lambda emit, x, k, floor: x, inputs=1, constants=0)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _copy(x, steps, channels, rows, y, total, start):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _copy(mine, x, steps, channels, rows, y, total, start):  # type: ignore[no-untyped-def]
     """Channels start … start + channels − 1 of y = x, pixel by pixel."""
     samples, depth, height, width = rows
     zero = x.dtype.type(0)
-    for row in prange(samples * depth * height):
+    for row in share(mine, samples * depth * height):
         n, d, h = row // (depth * height), row // height % depth, row % height
         source = x.ctypes.data + (n * steps[0] + d * steps[1] + h * steps[2]) * x.itemsize
         target = y.ctypes.data + (row * width * total + start) * x.itemsize

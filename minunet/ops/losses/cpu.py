@@ -16,12 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minunet import memory
 from minunet.arrays import address
 from minunet.explog import exp, log1p
-from minunet.simd import peek, poke
+from minunet.simd import all_tasks, peek, poke, share
 
 U = np.uintp  # an index that cannot be negative: Numba then asks nothing at each element
 
@@ -61,20 +61,20 @@ def _empty_like(x: Any) -> Any:
 
 
 def entropy(x: Any, target: Any, weight: Any, scale: Any, *, smoothing: float, ignored: int, each: bool) -> tuple[Any, Any, Any]:
-    (n, channels, pixels), weight = x.shape, _dense(weight)
+    (n, channels, pixels), weight, scale = x.shape, _dense(weight), _or_nothing(scale, 2, x.dtype)
     losses = memory.empty((n, pixels) if each else (0, 0), x.dtype)
     sums = np.zeros((n, _chunks(pixels), 3))
     x, logits = _as_logits(x)
-    _entropy(logits, channels, _dense(target), weight, *_smoothed(weight, smoothing), _or_nothing(scale, 2, x.dtype), ignored, losses, sums)
+    _entropy(all_tasks(), logits, channels, _dense(target), weight, *_smoothed(weight, smoothing), scale, ignored, losses, sums)
     total, weights, unknown = sums.sum(axis=(0, 1))
     return losses if each else total, weights, unknown
 
 
 def grad_entropy(x: Any, target: Any, weight: Any, factor: Any, gain: Any, *, smoothing: float, ignored: int) -> Any:
     gx, (_, channels, pixels), gain, weight = _empty_like(x), x.shape, x.dtype.type(gain), _dense(weight)
-    x, logits = _as_logits(x)
+    (x, logits), (_, results) = _as_logits(x), _as_logits(gx)
     smoothed, factor = _smoothed(weight, smoothing), _or_nothing(factor, 2, x.dtype)
-    _grad_entropy(logits, channels, _dense(target), weight, *smoothed, factor, gain, ignored, _chunks(pixels), _as_logits(gx)[1])
+    _grad_entropy(all_tasks(), logits, channels, _dense(target), weight, *smoothed, factor, gain, ignored, _chunks(pixels), results)
     return gx
 
 
@@ -91,28 +91,28 @@ def overlap(x: Any, target: Any, classes: int, *, ignored: int) -> tuple[Any, An
     n, channels, pixels = x.shape
     sums, unknown = np.zeros((n, _chunks(pixels), 3, classes)), np.zeros((n, _chunks(pixels)))
     x, logits = _as_logits(x)
-    _overlap(logits, channels, _dense(target), ignored, x.dtype, sums, unknown)
+    _overlap(all_tasks(), logits, channels, _dense(target), ignored, x.dtype, sums, unknown)
     return sums.sum(axis=1).swapaxes(0, 1), unknown.sum()
 
 
 def grad_overlap(x: Any, target: Any, hit: Any, size: Any, *, ignored: int) -> Any:
     gx, (_, channels, pixels) = _empty_like(x), x.shape
-    x, logits = _as_logits(x)
-    _grad_overlap(logits, channels, _dense(target), _dense(hit), _dense(size), ignored, _chunks(pixels), _as_logits(gx)[1])
+    (x, logits), (_, results) = _as_logits(x), _as_logits(gx)
+    _grad_overlap(all_tasks(), logits, channels, _dense(target), _dense(hit), _dense(size), ignored, _chunks(pixels), results)
     return gx
 
 
 def binary_entropy(x: Any, target: Any, positive: Any, *, each: bool) -> Any:
     losses = memory.empty(x.shape if each else (0,), x.dtype)
     sums = np.zeros(_chunks(len(x)))
-    _binary_entropy(_dense(x), _dense(target), _dense(positive), losses, sums)
+    _binary_entropy(all_tasks(), _dense(x), _dense(target), _dense(positive), losses, sums)
     return losses if each else sums.sum()
 
 
 def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: Any) -> Any:
     gx = memory.empty(x.shape, x.dtype)
-    gain = x.dtype.type(gain)
-    _grad_binary_entropy(_dense(x), _dense(target), _dense(positive), _or_nothing(factor, 1, x.dtype), gain, _chunks(len(x)), gx)
+    gain, factor = x.dtype.type(gain), _or_nothing(factor, 1, x.dtype)
+    _grad_binary_entropy(all_tasks(), _dense(x), _dense(target), _dense(positive), factor, gain, _chunks(len(x)), gx)
     return gx
 
 
@@ -228,11 +228,11 @@ def _softmax(z, count, top, inverse):  # type: ignore[no-untyped-def]
         inverse[i] = one / inverse[i]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _entropy(x, channels, target, weight, keep, spread, all_spread, scale, ignored, losses, sums):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _entropy(mine, x, channels, target, weight, keep, spread, all_spread, scale, ignored, losses, sums):  # type: ignore[no-untyped-def]
     classes, pixels, chunks, dtype = len(weight), target.shape[1], sums.shape[1], weight.dtype
     zero = dtype.type(0)
-    for item in prange(len(target) * chunks):
+    for item in share(mine, len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, rest, true = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -271,11 +271,11 @@ def _entropy(x, channels, target, weight, keep, spread, all_spread, scale, ignor
         sums[n, chunk, 0], sums[n, chunk, 1] = loss_sums.sum(), weight_sums.sum()
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _grad_entropy(x, channels, target, weight, keep, spread, all_spread, factor, gain, ignored, chunks, gx):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _grad_entropy(mine, x, channels, target, weight, keep, spread, all_spread, factor, gain, ignored, chunks, gx):  # type: ignore[no-untyped-def]
     classes, pixels, dtype = len(weight), target.shape[1], weight.dtype
     zero = dtype.type(0)
-    for item in prange(len(target) * chunks):
+    for item in share(mine, len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -305,11 +305,11 @@ def _grad_entropy(x, channels, target, weight, keep, spread, all_spread, factor,
             _store(z, channels, n, start, stop, gx)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _overlap(x, channels, target, ignored, dtype, sums, unknown):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _overlap(mine, x, channels, target, ignored, dtype, sums, unknown):  # type: ignore[no-untyped-def]
     classes, pixels, chunks = sums.shape[3], target.shape[1], sums.shape[1]
     zero, unit = dtype.type(0), dtype.type(1)
-    for item in prange(len(target) * chunks):
+    for item in share(mine, len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -335,11 +335,11 @@ def _overlap(x, channels, target, ignored, dtype, sums, unknown):  # type: ignor
                 sums[n, chunk, i, c] = totals[i, c].sum()
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _grad_overlap(x, channels, target, hit, size, ignored, chunks, gx):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _grad_overlap(mine, x, channels, target, hit, size, ignored, chunks, gx):  # type: ignore[no-untyped-def]
     classes, pixels, dtype = hit.shape[1], target.shape[1], hit.dtype
     zero = dtype.type(0)
-    for item in prange(len(target) * chunks):
+    for item in share(mine, len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
         top, inverse, mean = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
@@ -373,10 +373,10 @@ def _if_true(target, positive, start, stop, p):  # type: ignore[no-untyped-def]
     return p[: stop - start]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _binary_entropy(x, target, positive, losses, sums):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _binary_entropy(mine, x, target, positive, losses, sums):  # type: ignore[no-untyped-def]
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for chunk in prange(len(sums)):
+    for chunk in share(mine, len(sums)):
         row, p, loss_sums = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype), np.zeros(BLOCK // 4)
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(x)), BLOCK):
             stop = min(start + BLOCK, len(x))
@@ -390,10 +390,10 @@ def _binary_entropy(x, target, positive, losses, sums):  # type: ignore[no-untyp
         sums[chunk] = loss_sums.sum()
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _grad_binary_entropy(x, target, positive, factor, gain, chunks, gx):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, error_model="numpy")
+def _grad_binary_entropy(mine, x, target, positive, factor, gain, chunks, gx):  # type: ignore[no-untyped-def]
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for chunk in prange(chunks):
+    for chunk in share(mine, chunks):
         p = np.empty(BLOCK, x.dtype)
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(x)), BLOCK):
             stop = min(start + BLOCK, len(x))

@@ -13,11 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minunet import memory
 from minunet.arrays import lines
-from minunet.simd import PADDING, make_rows
+from minunet.simd import PADDING, all_tasks, make_rows, share
 
 U = np.uintp  # an index that cannot be negative: Numba then asks nothing at each element
 
@@ -100,20 +100,20 @@ def moments(x: Any, groups: int) -> Any:
     """Mean and biased variance of each group, in one pass: sums of d and d² with d = x − (the mean of a few pixels), which is about as
     large as the spread whatever the mean is, so that little cancels. Then the channels of a group are joined."""
     walk, place = _walk_over(x)
-    return _moments(*place, walk, groups, _two_sums(walk))
+    origins, sums = _origins(*place, walk), _two_sums(walk)
+    _moments(all_tasks(), *place, walk, origins, sums)
+    return _joined(sums, walk, origins, groups)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _moments(x, step, walk, groups, sums):  # type: ignore[no-untyped-def]
-    blocks, height, width, channels, chunk, chunks = walk
-    origins, zero = _origins(x, step, walk), x.dtype.type(0)
-    table = _repeat(origins, width)
-    for i in prange(blocks * chunks):
+@njit(nogil=True, cache=True)
+def _moments(mine, x, step, walk, origins, sums):  # type: ignore[no-untyped-def]
+    blocks, height, width, _, chunk, chunks = walk
+    table, zero = _repeat(origins, width), x.dtype.type(0)
+    for i in share(mine, blocks * chunks):
         b, start = i // chunks, i % chunks * chunk
         source, count = x.ctypes.data + (b * height + start) * step * x.itemsize, min(chunk, height - start)
         target = _cleared(sums, i)
         _add_moments((source,), (step,), target, sums[0].size, count, width, table[b].ctypes.data, width, zero)
-    return _joined(_total(sums, walk), origins, max(height * width // max(channels, 1), 1), groups)
 
 
 @njit(nogil=True, cache=True)
@@ -171,13 +171,14 @@ def _total(sums, walk):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _joined(sums, origins, count, groups):  # type: ignore[no-untyped-def]
-    """Σ d and Σ d² over `count` pixels of each channel → mean and variance of each group, (2, B, G)."""
-    _, blocks, channels = sums.shape
+def _joined(sums, walk, origins, groups):  # type: ignore[no-untyped-def]
+    """Σ d and Σ d² of each chunk → mean and variance of each group, (2, B, G)."""
+    blocks, height, width, channels, _, _ = walk
+    totals, count = _total(sums, walk), max(height * width // max(channels, 1), 1)
     each = channels // max(groups, 1)
     results = np.empty((2, blocks, groups))
     for b in range(blocks):
-        origin, first, second = origins[0, b], sums[0, b], sums[1, b]
+        origin, first, second = origins[0, b], totals[0, b], totals[1, b]
         for c in range(U(channels)):  # → the mean and the variance of each channel
             d = first[c] / count
             first[c], second[c] = origin[c] + d, second[c] / count - d * d
@@ -196,15 +197,15 @@ def normalize(x: Any, line: Any, floor: float, y: Any) -> Any:
     if y is None or not np.may_share_memory(lines(y)[0], y):  # what cannot be written in place is delivered
         y = memory.empty(x.shape, x.dtype)
     walk, places = _walk_over(x, y)
-    _normalize(*places, walk, line, x.dtype.type(floor))
+    _normalize(all_tasks(), *places, walk, line, x.dtype.type(floor))
     return y
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _normalize(x, step, y, y_step, walk, line, floor):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _normalize(mine, x, step, y, y_step, walk, line, floor):  # type: ignore[no-untyped-def]
     blocks, height, width, _, chunk, chunks = walk
     table = _repeat(line, width)
-    for i in prange(blocks * chunks):
+    for i in share(mine, blocks * chunks):
         last = blocks * chunks - 1 - i  # backwards: what was read last is still in the cache
         b, start = last // chunks, last % chunks * chunk
         first, count = b * height + start, min(chunk, height - start)
@@ -215,35 +216,36 @@ def _normalize(x, step, y, y_step, walk, line, floor):  # type: ignore[no-untype
 def sums(gy: Any, x: Any, line: Any, floor: float) -> Any:
     """Σ_p g and Σ_p g·(x − line₀), where g is ∂y that came through the floor"""
     walk, places = _walk_over(gy, x)
-    return _sums(*places, walk, line, x.dtype.type(floor), _two_sums(walk))
+    both = _two_sums(walk)
+    _sums(all_tasks(), *places, walk, line, x.dtype.type(floor), both)
+    return _total(both, walk)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _sums(gy, gy_step, x, x_step, walk, line, floor, sums):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _sums(mine, gy, gy_step, x, x_step, walk, line, floor, sums):  # type: ignore[no-untyped-def]
     blocks, height, width, _, chunk, chunks = walk
     table = _repeat(line, width)
-    for i in prange(blocks * chunks):
+    for i in share(mine, blocks * chunks):
         b, start = i // chunks, i % chunks * chunk
         first, count = b * height + start, min(chunk, height - start)
         sources = (gy.ctypes.data + first * gy_step * gy.itemsize, x.ctypes.data + first * x_step * x.itemsize)
         target = _cleared(sums, i)
         _add_sums(sources, (gy_step, x_step), target, sums[0].size, count, width, table[b].ctypes.data, width, floor)
-    return _total(sums, walk)
 
 
 def grad_x(gy: Any, x: Any, line: Any, floor: float) -> Any:
     """∂x = line₁·g + line₃·(x − line₀) + line₄, where g is ∂y that came through the floor"""
     walk, places = _walk_over(gy, x)
     gx = memory.empty(x.shape, x.dtype)
-    _grad_x(*places, walk, line, x.dtype.type(floor), gx.reshape(-1))
+    _grad_x(all_tasks(), *places, walk, line, x.dtype.type(floor), gx.reshape(-1))
     return gx
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _grad_x(gy, gy_step, x, x_step, walk, line, floor, gx):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _grad_x(mine, gy, gy_step, x, x_step, walk, line, floor, gx):  # type: ignore[no-untyped-def]
     blocks, height, width, _, chunk, chunks = walk
     table = _repeat(line, width)
-    for i in prange(blocks * chunks):
+    for i in share(mine, blocks * chunks):
         last = blocks * chunks - 1 - i  # backwards: what was read last is still in the cache
         b, start = last // chunks, last % chunks * chunk
         first, count = b * height + start, min(chunk, height - start)

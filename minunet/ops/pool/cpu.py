@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, uint64
+from numba import njit, uint64
 
 from minunet import memory
 from minunet.arrays import channels_first, channels_last_volume, in_place
 from minunet.ops.pool.ref import lowest, winner_dtype
 from minunet.ops.pool.windows import Windows
 from minunet.ops.upsample.cpu import FEW_CHANNELS
+from minunet.simd import all_tasks, share
 
 
 def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:
@@ -25,21 +26,21 @@ def max_forward(x: Any, windows: Windows) -> tuple[Any, Any]:
     spatial, outputs, *geometry = _volumes(windows)
     y = memory.empty((x.shape[0], *outputs, x.shape[1]), x.dtype)
     winners = memory.empty(y.shape, winner_dtype(windows))
-    _max_forward(flat, steps, spatial, y, winners, lowest(x), *geometry)
+    _max_forward(all_tasks(), flat, steps, spatial, y.reshape(-1), winners.reshape(-1), y.shape, lowest(x), *geometry)
     return _like_input(y, windows.outputs), _like_input(winners, windows.outputs)
 
 
 def max_backward(gy: Any, winners: Any, windows: Windows) -> Any:
     flat, steps = in_place(gy)
-    won = channels_last_volume(winners)
-    spatial, _, *geometry = _volumes(windows)
+    won = channels_last_volume(winners).reshape(-1)
+    spatial, outputs, *geometry = _volumes(windows)
     gx = memory.empty((gy.shape[0], *spatial, gy.shape[1]), gy.dtype)
     apart = all(s > d * (k - 1) for k, s, d in zip(windows.kernel, windows.stride, windows.dilation, strict=True))
     if apart and gy.shape[1] < FEW_CHANNELS:
         gx[...] = 0
-        _max_backward_scatter(flat, steps, won, gx, *geometry)
+        _max_backward_scatter(all_tasks(), flat, steps, won, outputs, gx.reshape(-1), gx.shape, *geometry)
     else:
-        _max_backward(flat, steps, won, gx, apart, apart and windows.cover, *geometry)
+        _max_backward(all_tasks(), flat, steps, won, outputs, gx.reshape(-1), gx.shape, apart, apart and windows.cover, *geometry)
     return _like_input(gx, windows.spatial)
 
 
@@ -55,14 +56,13 @@ def _like_input(y: Any, sizes: tuple[int, ...]) -> Any:
     return channels_first(y.reshape(y.shape[0], *sizes, y.shape[-1]))
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _max_forward(x, steps, spatial, y, winners, lowest, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
-    _, out_d, out_h, out_w, channels = y.shape
-    result, won = y.reshape(-1), winners.reshape(-1)
+@njit(nogil=True, cache=True)
+def _max_forward(mine, x, steps, spatial, y, winners, shape, lowest, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
+    samples, out_d, out_h, out_w, channels = shape
     first = -(-before[2] // stride[2])  # from here …
     stop = (spatial[2] + before[2] - dilation[2] * (kernel[2] - 1) - 1) // stride[2] + 1  # … to here all of a row's windows see alike
     places = kernel[0] * kernel[1] * kernel[2] + 3
-    for row in prange(y.shape[0] * out_d * out_h):
+    for row in share(mine, samples * out_d * out_h):
         n, q, r = row // (out_d * out_h), row // out_h % out_d, row % out_h
         offset, number, count = np.empty(places, np.int64), np.empty(places, winners.dtype), 0
         d, h = q * stride[0] - before[0], r * stride[1] - before[1]
@@ -78,15 +78,15 @@ def _max_forward(x, steps, spatial, y, winners, lowest, kernel, stride, before, 
                 for c in range(channels):
                     best, winner = x[uint64(o0 + c)], n0
                     if k > 0:
-                        best, winner = _later(result[uint64(out + c)], won[uint64(out + c)], best, n0)
+                        best, winner = _later(y[uint64(out + c)], winners[uint64(out + c)], best, n0)
                     best, winner = _later(best, winner, x[uint64(o1 + c)], n1)
                     best, winner = _later(best, winner, x[uint64(o2 + c)], n2)
                     best, winner = _later(best, winner, x[uint64(o3 + c)], n3)
-                    result[uint64(out + c)] = best
-                    won[uint64(out + c)] = winner
+                    y[uint64(out + c)] = best
+                    winners[uint64(out + c)] = winner
             if count == 0:  # a dilated window can miss the input
                 for c in range(channels):
-                    result[uint64(out + c)], won[uint64(out + c)] = lowest, -1
+                    y[uint64(out + c)], winners[uint64(out + c)] = lowest, -1
 
 
 @njit(cache=True)
@@ -116,19 +116,18 @@ def _later(best, winner, value, number):  # type: ignore[no-untyped-def]
     return (value if better else best), (number if better else winner)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _max_backward(gy, steps, winners, gx, apart, cover, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _max_backward(mine, gy, steps, winners, outputs, gx, shape, apart, cover, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
     """Each element of the input collects from the windows that cover it, in a fixed order: no two threads write one element.
 
     apart: at most one window covers an element, its share is written and not added. cover: so does at least one.
     """
-    _, depth, height, width, channels = gx.shape
-    _, out_d, out_h, out_w, _ = winners.shape
-    result, won = gx.reshape(-1), winners.reshape(-1)
-    for row in prange(gx.shape[0] * depth * height):
+    samples, depth, height, width, channels = shape
+    out_d, out_h, out_w = outputs
+    for row in share(mine, samples * depth * height):
         n, d, h = row // (depth * height), row // height % depth, row % height
         if not cover:
-            gx[n, d, h] = 0
+            gx[row * width * channels : (row + 1) * width * channels] = 0
         for kd in range(kernel[0]):
             q, rest_d = divmod(d + before[0] - kd * dilation[0], stride[0])
             for kh in range(kernel[1]):
@@ -144,17 +143,16 @@ def _max_backward(gy, steps, winners, gx, apart, cover, kernel, stride, before, 
                             place = (kd * kernel[1] + kh) * kernel[2] + kw
                             target = (row * width + w) * channels
                             for c in range(channels):
-                                share = gy[uint64(source + c)] if won[uint64(window + c)] == place else 0
-                                result[uint64(target + c)] = share if apart else result[uint64(target + c)] + share
+                                part = gy[uint64(source + c)] if winners[uint64(window + c)] == place else 0
+                                gx[uint64(target + c)] = part if apart else gx[uint64(target + c)] + part
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _max_backward_scatter(gy, steps, winners, gx, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _max_backward_scatter(mine, gy, steps, winners, outputs, gx, shape, kernel, stride, before, dilation):  # type: ignore[no-untyped-def]
     """For windows apart and too few channels to fill a vector: each window writes to its winner alone. gx comes filled with 0."""
-    _, depth, height, width, channels = gx.shape
-    _, out_d, out_h, out_w, _ = winners.shape
-    result, won = gx.reshape(-1), winners.reshape(-1)
-    for row in prange(gx.shape[0] * out_d * out_h):
+    samples, depth, height, width, channels = shape
+    out_d, out_h, out_w = outputs
+    for row in share(mine, samples * out_d * out_h):
         n, q, r = row // (out_d * out_h), row // out_h % out_d, row % out_h
         offset = np.empty(kernel[0] * kernel[1] * kernel[2], np.int64)
         for place in range(offset.size):
@@ -164,6 +162,6 @@ def _max_backward_scatter(gy, steps, winners, gx, kernel, stride, before, dilati
         for s in range(out_w):
             source = n * steps[0] + q * steps[1] + r * steps[2] + s * steps[3]
             for c in range(channels):
-                place = won[uint64((row * out_w + s) * channels + c)]
+                place = winners[uint64((row * out_w + s) * channels + c)]
                 if place >= 0:
-                    result[uint64(offset[uint64(place)] + s * stride[2] * channels + c)] = gy[uint64(source + c)]
+                    gx[uint64(offset[uint64(place)] + s * stride[2] * channels + c)] = gy[uint64(source + c)]

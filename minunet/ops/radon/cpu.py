@@ -14,22 +14,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, uint64
+from numba import njit, uint64
 
 from minunet.ops.radon.geometry import Geometry, rays
+from minunet.simd import all_tasks, share
 
 MARGIN = 2  # a ray between the last pixel and its neighbour reads one, rounding another
 
 
 def project(x: Any, geometry: Geometry) -> Any:
     y = np.empty((len(x), *geometry.sinogram), x.dtype)
-    _project(_with_margin(x), _with_margin(x.swapaxes(1, 2)), rays(geometry), y)
+    _project(all_tasks(), _with_margin(x), _with_margin(x.swapaxes(1, 2)), rays(geometry), y)
     return y
 
 
 def back_project(y: Any, geometry: Geometry, linear: bool) -> Any:
     x = np.empty((len(y), *geometry.size), y.dtype)
-    _back_project(_with_margin(y), rays(geometry), linear, x)
+    _back_project(all_tasks(), _with_margin(y), rays(geometry), linear, x)
     return x
 
 
@@ -39,10 +40,10 @@ def _with_margin(lines: Any) -> Any:
     return padded
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _project(images, turned, rays, y):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _project(mine, images, turned, rays, y):  # type: ignore[no-untyped-def]
     angles = y.shape[1]
-    for task in prange(y.shape[0] * angles):
+    for task in share(mine, y.shape[0] * angles):
         n, k = task // angles, task % angles
         by_column, by_row, start = rays[k]
         if abs(by_column) >= abs(by_row):
@@ -72,12 +73,12 @@ def _add_lines(lines, along, across, start, result):  # type: ignore[no-untyped-
     result[:] = sums * real(abs(step))
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _back_project(lines, rays, linear, x):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _back_project(mine, lines, rays, linear, x):  # type: ignore[no-untyped-def]
     _, height, width = x.shape
     angles, line = lines.shape[1], lines.shape[2]
     flat, real = lines.reshape(-1), x.dtype.type
-    for task in prange(x.shape[0] * height):
+    for task in share(mine, x.shape[0] * height):
         n, row = task // height, task % height
         at, near, far = np.empty(width, np.int32), np.empty(width, x.dtype), np.empty(width, x.dtype)
         sums = np.zeros(width, x.dtype)

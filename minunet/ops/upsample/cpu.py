@@ -11,11 +11,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, uint64
+from numba import njit, uint64
 
 from minunet import memory
 from minunet.arrays import as_volume, channels_first, in_place
 from minunet.ops.upsample.tables import Table, gather_table
+from minunet.simd import all_tasks, share
 
 FEW_CHANNELS = 8  # fewer do not fill a vector
 
@@ -25,7 +26,8 @@ def resample(x: Any, tables: tuple[Table, ...]) -> Any:
     channels = x.shape[1]
     few = channels < FEW_CHANNELS
     y = memory.empty((x.shape[0], *(len(table.source) for table in tables), channels), x.dtype)
-    _resample(flat, steps, x.shape[-1], as_volume(y), *_arrays(tables, x.dtype, channels if few else 1), few)
+    arrays = _arrays(tables, x.dtype, channels if few else 1)
+    _resample(all_tasks(), flat, steps, x.shape[-1], as_volume(y).shape, y.reshape(-1), *arrays, few)
     return channels_first(y)
 
 
@@ -38,13 +40,12 @@ def _arrays(tables: tuple[Table, ...], dtype: Any, channels: int) -> tuple[Any, 
     return jd, wd, jh, wh, jw.T.copy(), ww.repeat(channels, axis=0).T.copy()
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _resample(x, steps, width, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _resample(mine, x, steps, width, shape, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[no-untyped-def]
     """jd, jh: (outputs, terms), jw: (terms, outputs)."""
-    _, out_d, out_h, out_w, channels = y.shape
-    result = y.reshape(-1)
+    samples, out_d, out_h, out_w, channels = shape
     terms, row_length = jw.shape[0], out_w * channels
-    for row in prange(y.shape[0] * out_d * out_h):
+    for row in share(mine, samples * out_d * out_h):
         n, q, r = row // (out_d * out_h), row // out_h % out_d, row % out_h
         starts, weights, count = np.zeros(jd.shape[1] * jh.shape[1], np.int64), np.zeros(jd.shape[1] * jh.shape[1], y.dtype), 0
         for td in range(jd.shape[1]):
@@ -55,13 +56,14 @@ def _resample(x, steps, width, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[
                     count += 1
         first = row * row_length
         if count == 2 and terms == 2 and not few:
+            i, j, a, b = starts[0], starts[1], weights[0], weights[1]
             for s in range(out_w):
                 at, p0, p1 = first + s * channels, jw[0, s] * steps[3], jw[1, s] * steps[3]
-                i0, i1, j0, j1 = starts[0] + p0, starts[0] + p1, starts[1] + p0, starts[1] + p1
-                a0, a1, b0, b1 = weights[0] * ww[0, s], weights[0] * ww[1, s], weights[1] * ww[0, s], weights[1] * ww[1, s]
+                i0, i1, j0, j1 = i + p0, i + p1, j + p0, j + p1
+                a0, a1, b0, b1 = a * ww[0, s], a * ww[1, s], b * ww[0, s], b * ww[1, s]
                 for c in range(channels):
                     upper = a0 * x[uint64(i0 + c)] + a1 * x[uint64(i1 + c)]
-                    result[uint64(at + c)] = upper + (b0 * x[uint64(j0 + c)] + b1 * x[uint64(j1 + c)])
+                    y[uint64(at + c)] = upper + (b0 * x[uint64(j0 + c)] + b1 * x[uint64(j1 + c)])
             continue
         line, start, step, scale = x, starts[0], steps[3], weights[0]  # one row is read where it lies
         if count != 1 or (few and step != channels):
@@ -71,7 +73,7 @@ def _resample(x, steps, width, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[
             for t in range(terms):
                 for i in range(row_length):
                     term = scale * ww[t, i] * line[uint64(start + jw[t, i])]
-                    result[uint64(first + i)] = term + (result[uint64(first + i)] if t > 0 else 0)
+                    y[uint64(first + i)] = term + (y[uint64(first + i)] if t > 0 else 0)
             continue
         for s in range(out_w):
             at = first + s * channels
@@ -79,16 +81,16 @@ def _resample(x, steps, width, y, jd, wd, jh, wh, jw, ww, few):  # type: ignore[
                 a, i0 = scale * ww[t, s], start + jw[t, s] * step
                 if terms == 1:
                     for c in range(channels):
-                        result[uint64(at + c)] = a * line[uint64(i0 + c)]
+                        y[uint64(at + c)] = a * line[uint64(i0 + c)]
                     continue
                 other = min(t + 1, terms - 1)
                 b, i1 = scale * ww[other, s] if other > t else 0 * scale, start + jw[other, s] * step
                 if t == 0:
                     for c in range(channels):
-                        result[uint64(at + c)] = a * line[uint64(i0 + c)] + b * line[uint64(i1 + c)]
+                        y[uint64(at + c)] = a * line[uint64(i0 + c)] + b * line[uint64(i1 + c)]
                 else:
                     for c in range(channels):
-                        result[uint64(at + c)] += a * line[uint64(i0 + c)] + b * line[uint64(i1 + c)]
+                        y[uint64(at + c)] += a * line[uint64(i0 + c)] + b * line[uint64(i1 + c)]
 
 
 @njit(cache=True)

@@ -330,10 +330,10 @@ def _sum(  # type: ignore[no-untyped-def]
     """One task: a chunk of the windows, for some of the panels."""
     size = packed.itemsize
     for task in share(mine, chunks * groups):
-        mine = places[get_thread_id()]
-        a, c = mine[0].ctypes.data, mine[1].ctypes.data
+        own = places[get_thread_id()]
+        a, c = own[0].ctypes.data, own[1].ctypes.data
         chunk, group = task // groups, task % groups
-        filled, low, high = -1, 0, 0  # the section whose addresses `mine` has
+        filled, low, high = -1, 0, 0  # the section whose addresses `own` has
         first_panel, last_panel = len(panels) * group // groups, len(panels) * (group + 1) // groups
         for panel in range(first_panel, last_panel):
             number, begin, vector, column = panels[panel]
@@ -342,7 +342,7 @@ def _sum(  # type: ignore[no-untyped-def]
                 total = samples * grid[0] * grid[1] * grid[2]
                 low, high, filled = total * chunk // chunks, total * (chunk + 1) // chunks, number
                 if low < high:
-                    _fill(mine, image, stride, y, step, grid, low, high, rows, size)
+                    _fill(own, image, stride, y, step, grid, low, high, rows, size)
             for stage in range(first_stage, first_stage + count_of_stages):
                 run, count, row = stages[stage]
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
