@@ -134,6 +134,7 @@ def sealed() -> Iterator[None]:
 def seal() -> Iterator[None]:
     """The body of `sealed`: what is found changed at the end is put right and told."""
     mu.manual_seed(0)
+    kernels.log_compiled()  # what tests before this one compiled is not told in it
     folder, errors, threads = os.getcwd(), np.geterr(), _numba_threads()
     interrupt = signal.getsignal(signal.SIGINT)
     modes = {

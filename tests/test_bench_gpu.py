@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minunet import cli, kernels, nn
+from minunet import cli, nn
 from minunet.arrays import to_device
 from minunet.bench import measure, networks, ops, report
 from minunet.bench import on_gpu as gpu
@@ -375,7 +375,6 @@ def bench(capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("TERM", "dumb")
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        kernels.log_compiled()  # by tests before: it is not told here
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main(["bench", "gpu", *map(str, arguments), "--out", str(tmp_path / "out")])

@@ -93,7 +93,6 @@ def test_kernels_are_counted_without_what_they_call_and_without_those_of_others(
 
 def test_the_command_shows_on_stderr_what_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("minunet")
-    kernels.log_compiled()  # of what tests before this one had to compile
     with cli._log_on_stderr():
         logger.info("Compiling")
     logger.info("unseen")
