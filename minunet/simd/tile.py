@@ -32,7 +32,7 @@ from minunet.simd.vectors import VECTOR_BYTES, Emitter, lanes
 
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before. More
 # than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
-BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (12, 1))
+BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8, 1))
 DOTS = 8  # rows of the micro-kernel for one column
 
 

@@ -284,15 +284,21 @@ def _table(rows: list[list[int]], columns: int) -> Any:
 
 @njit(nogil=True, cache=True)
 def _pack(mine, weights, w, o_step, c_step, channels, packed, across, wide, zero):  # type: ignore[no-untyped-def]
-    """(o, c, tap) → (panel, (tap, c), o within the panel), zeros beyond the last o."""
+    """(o, c, tap) → (panel, (tap, c), o within the panel), zeros beyond the last o. The next job reads what lies next in memory."""
     size = packed.itemsize
     parts = (channels + across - 1) // across
     for job in share(mine, len(weights) * parts):
-        where, to, kept = weights[job // parts]
-        first = job % parts * across
+        row, part = (job % len(weights), job // len(weights)) if o_step == 1 else (job // parts, job % parts)
+        where, to, kept = weights[row]
+        first = part * across
         source, out = w + size * (where + first * c_step), packed.ctypes.data + size * (to + first * wide)
         count = min(across, channels - first)
-        if kept == count == across == VECTOR_BYTES // size and c_step == 1 and o_step != 1:
+        if o_step == 1 and kept == across:  # a loop of its own, for vectors
+            for c in range(count):
+                for l in range(across):
+                    poke(out, c * wide + l, peek(source, c * c_step + l, zero))
+            continue
+        if kept == count == across == VECTOR_BYTES // size and c_step == 1:
             transpose(source, o_step, out, wide, zero)
             continue
         for c in range(count):

@@ -28,12 +28,14 @@ from numba import get_num_threads, get_thread_id, njit
 from minunet import memory
 from minunet.ops.conv.cpu.images import Image, as_image, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
-from minunet.simd import VECTOR_BYTES, all_tasks, block_for, multiply, peek, poke, share, transpose
+from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, multiply, peek, poke, share, transpose
 
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
 SUMS = 1 << 15  # sums that one task holds at most
 NUMBERS = 1 << 16  # of windows, copied at a time: the small matrix stays in the second cache
+ALONG = 16  # vectors of columns that one task sums at most: a window that is copied meets all of them
+NEAR = 1024  # bytes from pixel to pixel that the right matrix is read over: farther ones meet in too few places of the first cache
 TASKS = 16  # parts into which the windows are cut, at most
 
 
@@ -69,9 +71,10 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
         step = _distance(source, image) if window == _POINT else 0
     else:
         step = _distance(target, gradient) if gate is None else 0
-    step = step if along % wide == 0 else 0  # of the pixels that the right matrix reads in place; 0: it is a copy
+    in_place = along % wide == 0 and step * x.itemsize <= NEAR
+    step = step if in_place else 0  # of the pixels that the right matrix reads; 0: it is a copy
     columns = -(-along // wide) * wide
-    chunk_along = min(columns, 4 * wide)
+    chunk_along = min(columns, ALONG * lanes(x.itemsize))
     chunk_down = max(rows, min(-(-down // rows) * rows, min(SUMS // chunk_along, NUMBERS // PIXELS) // rows * rows))
     chunks = -(-down // chunk_down) * -(-columns // chunk_along)
     total = source.shape[0] * math.prod(grid)
