@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -403,6 +406,9 @@ def test_the_benchmark_writes_a_row_for_each_method(tmp_path):
     assert [row["method"] for row in quality] == ["fbp", "sirt", "fista-tv", "network", "network, Noise2Noise"]
     assert all(0 < row["psnr"]["mean"] < 100 and row["ssim"]["mean"] <= 1 for row in quality)
     assert [row["operation"] for row in result["rows"] if row["table"] == "speed"] == ["projection", "filtered back-projection"]
+    table = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "benchmark_tables.py"))["table"](tmp_path / "tomography.json")
+    assert len(re.findall(r"^\| .* \|$", table, re.MULTILINE)) == (1 + 5) + (1 + 2), table  # two heads and a line for each row
+    assert "| network, behind fbp |" in table
 
 
 @pytest.mark.slow

@@ -1,5 +1,4 @@
-"""Writes the tables of docs/benchmarks.md, results.md and noise2noise.md from benchmarks/results, so that no figure there is typed by hand.
-A test holds them equal.
+"""Writes the tables of the pages below from benchmarks/results, so that no figure there is typed by hand. A test holds them equal.
 
 python tools/benchmark_tables.py
 
@@ -16,7 +15,7 @@ from minunet.bench.measure import in_threads
 from minunet.kernels import RESTING_THREADS
 
 ROOT = Path(__file__).parents[1]
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "results", "noise2noise"))
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "results", "noise2noise", "tomography"))
 RESULTS = ROOT / "benchmarks" / "results"
 _TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -43,6 +42,8 @@ def table(path: Path) -> str:
         return "\n".join([*_where(result), *_sides(result["runs"]), "", *_trainings(result), "", _TIME, ""])
     if result["benchmark"] == "noise2noise":
         return "\n".join([*_denoised(result["runs"]), ""])
+    if result["benchmark"] == "tomography":
+        return "\n".join([*_reconstructed(result), ""])
     if result["benchmark"] == "gpu":
         return "\n".join([*_card(result), *_part(result), *_on_gpu(result["rows"]), ""])
     lines = {"ops": _operations, "accuracy": _errors}.get(result["benchmark"].partition("-")[0], _networks)(result["rows"])
@@ -225,6 +226,25 @@ def _denoised(runs: list[Row]) -> Iterator[str]:
         paper = " / ".join(f"{value:.2f}" for value in _PAPER[noise]) if loss == "that fits" else "–"
         counts = both(lambda run: str(run["steps"])), str(first["settings"]["batch_size"]), both(lambda run: f"{run['seconds']:.0f}")
         yield _line(noise, loss, *counts, *cells, paper)
+
+
+def _reconstructed(result: Row) -> Iterator[str]:
+    """Scores of each method, then the speed beside scikit-image."""
+    rows = {table: [row for row in result["rows"] if row["table"] == table] for table in ("quality", "speed")}
+    yield f"{result['date']}, {result['machine']['processor']}, {in_threads(rows['speed'][0]['threads'])}."
+    yield ""
+    yield from _head("Method", "PSNR in dB", "SSIM", "Time an object")
+    for row in rows["quality"]:
+        behind = f", behind {row['behind']}" if "behind" in row else ""
+        psnr, ssim = (
+            f"{row[name]['mean']:.{digits}f} ± {row[name]['deviation']:.{digits}f}" for name, digits in (("psnr", 2), ("ssim", 3))
+        )
+        yield _line(row["method"] + behind, psnr, ssim, _milliseconds(row["seconds_an_object"]))
+    yield ""
+    yield from _head("Operation", "Image, angles", "minunet", "scikit-image", "Ratio")
+    for row in rows["speed"]:
+        times = (_milliseconds(row["seconds"][side]) for side in ("minunet", "scikit-image"))
+        yield _line(row["operation"], f"{row['size']}², {row['angles']}", *times, f"{row['ratio']['median']:.1f}")
 
 
 def _head(*cells: str) -> Iterator[str]:
