@@ -12,9 +12,9 @@ Some two hundred windows at a time, the numbers under each are copied side by si
     rows: (tap, c)               rows: windows p
 
 The copy costs a read and a write for each number, against one multiplication for each output channel. The right matrix needs none if
-∂y's pixels lie at equal distances. With few outputs the roles are changed, sums of one output lie along the channels, and then it is x
-that may need none. The windows are split into a number of parts that does not depend on the number of threads, and the parts are added
-in order: the result is the same bit for bit.
+∂y's pixels lie at equal distances, and near. With few outputs the roles are changed, sums of one output lie along the channels, and then
+it is x that may need none. The windows are split into a number of parts that does not depend on the number of threads, and the parts are
+added in order: the result is the same bit for bit.
 """
 
 from __future__ import annotations
