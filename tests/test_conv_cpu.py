@@ -23,6 +23,8 @@ CASES = [
     pytest.param((1, 64, 48, 48), 16, 3, geometry(2), id="winograd, many channels"),
     pytest.param((1, 70, 9, 13), 130, 3, geometry(2), id="winograd, panels, odd sizes"),
     pytest.param((1, 130, 30, 34), 70, 3, geometry(2), id="winograd, groups, odd sizes"),
+    pytest.param((2, 97, 34, 36), 64, 3, geometry(2), id="winograd, two chunks"),
+    pytest.param((1, 20, 9, 13), 97, 3, geometry(2), id="winograd, an odd number of vectors"),
     pytest.param((2, 8, 1, 1), 8, 3, geometry(2), id="winograd, one pixel"),
     pytest.param((1, 9, 6, 7), 11, 3, geometry(2, padding=NONE), id="winograd, no padding"),
     pytest.param((1, 8, 5, 5), 8, 3, geometry(2, padding=(4, 5)), id="winograd, padding beyond the window"),

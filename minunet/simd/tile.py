@@ -36,11 +36,11 @@ BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8
 DOTS = 8  # rows of the micro-kernel for one column
 
 
-def block_for(columns: int, itemsize: int) -> tuple[int, int, int]:
-    """(which block, rows, width) for a matrix of `columns` columns: the widest block that wastes no vector."""
+def block_for(columns: int, itemsize: int, waste: float = 0) -> tuple[int, int, int]:
+    """(which block, rows, width) for a matrix of `columns` columns: the widest block, where `waste` of the vectors may stay empty."""
     vectors = -(-columns // lanes(itemsize))
     for index, (rows, wide) in enumerate(BLOCKS):
-        if vectors % wide == 0:
+        if -vectors % wide <= waste * vectors:
             return index, rows, wide * lanes(itemsize)
     raise AssertionError("the last block is one vector wide")
 

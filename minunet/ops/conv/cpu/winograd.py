@@ -81,6 +81,7 @@ _filter = make_transform(G)
 _output, _output_relu = make_transform(AT, bias=True), make_transform(AT, bias=True, relu=True)
 
 BLOCK, SMALL_BLOCK, MANY = 48, 24, 64  # tiles that run through the three stages together; fewer from so many channels on
+WASTE = 1 / 8  # of the outputs' vectors, for which a wider micro-kernel makes up: 97 outputs are 13 vectors of 8
 PANEL_DEPTH = 64  # input channels whose transformed weights of a panel are held at a time
 FEW_TILES = 150  # below, panels are the better tasks
 
@@ -94,7 +95,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     _, opening = (source, image) if gate is None else as_image(gate)
     channels = source.shape[-1]
     outputs, planes = taps.shape[-1], taps.shape[0]
-    block, rows, wide = block_for(outputs, x.itemsize)
+    block, rows, wide = block_for(outputs, x.itemsize, WASTE)
     panels = -(-outputs // wide)
     across = lanes(x.itemsize)
     row = -(-channels // across) * across  # numbers in a row of transformed input

@@ -32,11 +32,11 @@ from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transfo
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
 _filter_gradient = make_transform(G.T)
 
-CHANNELS = OUTPUTS = 64  # a chunk: 36 sums of 64 × 64 float32 take 590 KB
+CHANNELS = OUTPUTS = 64  # a chunk, at most: 36 sums of 64 × 64 float32 take 590 KB. All are as large as each other, but for a rest
+FEW_CHUNKS, MANY_CHUNKS = 2, 8  # `_in_parts` up to so many; in groups, the 36 points are shared out too below so many
 TILES = 24  # tiles that a task of `_in_parts` transforms at a time
 TASKS = 8  # at least so many tasks, by cutting the tiles into parts
 GROUP, GROUP_BYTES = 64, 6 << 20  # tiles of a group: at least so many, more as long as they take less memory than this
-FEW_CHUNKS = 8  # below, the 36 points are shared out too
 DEPTH = 64  # tiles multiplied at a time: a panel of 64 × 64 float32, 16 KB, stays in the first cache
 SLICES = 16  # in which a group is transformed, so that the sum for ∂b has one order
 
@@ -49,14 +49,14 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     channels, outputs = source.shape[-1], target.shape[-1]
     across = lanes(x.itemsize)
     block, rows, wide = block_for(min(outputs, OUTPUTS), x.itemsize)
-    chunk = min(CHANNELS, -(-channels // across) * across)
-    chunk_outputs = min(OUTPUTS, -(-outputs // wide) * wide)
-    down, along = -(-channels // chunk), -(-outputs // chunk_outputs)
+    down, along = -(-channels // CHANNELS), -(-outputs // OUTPUTS)
+    chunk = -(-channels // (down * across)) * across
+    chunk_outputs = -(-outputs // (along * wide)) * wide
     tiles = target.shape[0] * target.shape[1] * -(-target.shape[2] // OUT) * -(-target.shape[3] // OUT)
     held = -(-chunk // rows) * rows
     threads = get_num_threads()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
-    grouped = down * along > 1
+    grouped = down * along > FEW_CHUNKS
     parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
     gw = memory.empty((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
@@ -64,7 +64,7 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     zero = x.dtype.type(0)
     if grouped:
         group = min(tiles, max(GROUP, GROUP_BYTES // (AREA * x.itemsize * (channels + outputs))))
-        lasting = group < tiles or down * along < FEW_CHUNKS  # sums of all chunks at once, else those of the tasks under way
+        lasting = group < tiles or down * along < MANY_CHUNKS  # sums of all chunks at once, else those of the tasks under way
         inputs = memory.empty((down, AREA, group * chunk + across), x.dtype)
         gradients = memory.empty((along, AREA, group * chunk_outputs + across), x.dtype)
         sums = memory.empty((down * along if lasting else threads, AREA, held * chunk_outputs + across), x.dtype)
