@@ -1,6 +1,7 @@
 """Noisy targets against clean ones, noise by noise: networks trained under one equal budget, told apart on Set12 and Kodak's pictures.
 
 python benchmarks/noise2noise.py                             Gaussian noise on the processor, an hour and a half: results/noise2noise.json
+python benchmarks/noise2noise.py --only text --steps 4000    a noise, for steps in place of time: the machine may do other things beside
 python benchmarks/noise2noise.py --only "" --device cuda     all noises of the paper on a GPU: results/noise2noise-CARD.json
 
 All begin with the same weights and see the same windows of the 400 pictures of BSD (MINUNET_DATA/bsd_train400, gray). Two networks of one
@@ -136,8 +137,8 @@ def told(label: str, run: Run, about: dict[str, Any]) -> dict[str, Any]:
 def requests(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """What each process is asked for: its network, and the settings of its training."""
     chosen = [trial for trial in TRIALS if any(text in trial.label for text in asked.only)]
-    common = {"minutes": asked.minutes, "every": asked.every, "batch_size": asked.batch_size, "device": asked.device}
-    limits = {"steps": 3, "every": 3} if asked.quick else {}
+    common = {"every": asked.every, "batch_size": asked.batch_size, "device": asked.device}
+    limits = {"steps": 3, "every": 3} if asked.quick else {"steps": asked.steps} if asked.steps else {"minutes": asked.minutes}
     shared = {"threads": asked.threads, "jobs": asked.jobs}
     return [{"label": trial.label, **shared, "settings": {**asdict(trial), **common, **limits}} for trial in chosen]
 
@@ -168,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=["gaussian"], help='networks whose name holds one of these; "" is in all (gaussian)')
     parser.add_argument("--minutes", type=float, default=40, help="of training, for each network (default: 40)")
+    parser.add_argument("--steps", type=int, help="of training, for each network, in place of minutes; whole points of the curve")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="networks side by side; on a GPU (default: 1)")
     parser.add_argument("--batch-size", type=int, default=4, help="windows of 64×64 a step (default: 4)")
@@ -184,6 +186,8 @@ def main() -> None:
         parser.error("--quick measures nothing that should be kept: say with --out DIR where its file goes.")
     if asked.jobs > 1 and asked.device == "cpu":
         parser.error("--jobs is for a GPU: on the processor each network has the whole machine.")
+    if asked.steps is not None and (asked.steps < 1 or asked.steps % asked.every):
+        parser.error(f"--steps {asked.steps} is no multiple of --every {asked.every}, the steps between two points of the curve.")
     for name in NEEDED:  # before time is spent
         if not folder(name).is_dir():
             parser.error(f"There is no data set {name!r} in {str(folder(name).parent)!r}: set MINUNET_DATA to the folder that holds it.")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numba import get_num_threads, njit, set_num_threads
 
 from minunet.simd import all_tasks, share
+
+PACKAGE = Path(__file__).parents[1] / "minunet"
+KERNELS = [path for path in sorted(PACKAGE.rglob("*.py")) if "in share(mine" in path.read_text(encoding="utf-8")]
 
 
 @njit(nogil=True)
@@ -26,3 +32,21 @@ def test_each_task_is_done_once_whatever_the_number_of_threads(tasks: int, threa
     finally:
         set_num_threads(before)
     assert visits.tolist() == [2 * (1 + 2 * (task % 2)) + 3 for task in range(tasks)]
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_share_ends_the_kernel_that_python_calls(path: Path) -> None:
+    """In a function within, it would call that one again; what stands behind it would run before the tasks are given out, too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kernels = {}
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        shares = [node for node in ast.walk(function) if isinstance(node, ast.Call) and ast.unparse(node.func) == "share"]
+        if shares:
+            kernels[function.name] = function
+            last = function.body[-1]
+            assert isinstance(last, ast.For), function.name
+            assert shares == [last.iter], function.name
+            assert function.args.args[0].arg == ast.unparse(shares[0].args[0]) == "mine", function.name
+            assert ast.unparse(function.decorator_list[0]).startswith("njit(nogil=True, cache=True"), function.name
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in kernels):
+        assert ast.unparse(call.args[0]) == "all_tasks()", ast.unparse(call.func)

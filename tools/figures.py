@@ -4,6 +4,7 @@ python tools/figures.py                 all but the following
 python tools/figures.py minunet-demo    demo.png and features.png, from the folder that `minunet demo` left
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,21 @@ def noisy_targets() -> Figure:
     return figure
 
 
+def denoising_curves() -> Figure:
+    """PSNR on held-out pictures over the time of training, with noisy and with clean targets: from benchmarks/results."""
+    result = json.loads((IMAGES.parents[1] / "benchmarks" / "results" / "noise2noise.json").read_text(encoding="utf-8"))
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for target, colour, line in (("noisy", ORANGE, "-"), ("clean", BLUE, "--")):
+        rows = [row for row in result["rows"] if row["trial"] == f"gaussian, {target} targets"]
+        minutes, psnr = [row["seconds"] / 60 for row in rows], [row["psnr"] for row in rows]
+        axes.plot(minutes, psnr, line, color=colour, label=f"{target} targets")
+    axes.set(xlabel="minutes of training", ylabel="PSNR of held-out pictures, dB")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def demo(segmenter: Segmenter, unseen: SegmentationDataset, path: Path) -> None:
     """Predictions on images that neither trained the model nor chose it."""
     examples = []
@@ -230,6 +246,7 @@ FIGURES = {
     "unet_shapes": unet_shapes,
     "losses": losses_compared,
     "noisy_targets": noisy_targets,
+    "denoising_curves": denoising_curves,
     **convolution_figures.FIGURES,
     **tomography_figures.FIGURES,
 }
