@@ -1,6 +1,6 @@
 """Noisy targets against clean ones, noise by noise: networks trained under one equal budget, told apart on Set12 and Kodak's pictures.
 
-python benchmarks/noise2noise.py                             Gaussian noise on the processor, an hour and a half: results/noise2noise.json
+python benchmarks/noise2noise.py                             Gaussian noise of σ = 25, an hour and a half: results/noise2noise.json
 python benchmarks/noise2noise.py --only text --steps 4000    a noise, for steps in place of time: the machine may do other things beside
 python benchmarks/noise2noise.py --only "" --device cuda     all noises of the paper on a GPU: results/noise2noise-CARD.json
 
@@ -48,18 +48,21 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blu
 
 @dataclass(frozen=True)
 class Trial:
-    """A network. loss: None for the one that fits."""
+    """A network. loss: None for the one that fits. strength: None for a range, as the paper has it."""
 
     noise: str
     target: str
     loss: str | None = None
+    strength: float | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.noise}, {self.target} targets" + (f", {self.loss}" if self.loss else "")
+        noise = self.noise if self.strength is None else f"{self.noise} of {self.strength:g}"
+        return f"{noise}, {self.target} targets" + (f", {self.loss}" if self.loss else "")
 
 
 TRIALS = (
+    *(Trial("gaussian", target, strength=25.0) for target in ("noisy", "clean")),
     *(Trial(noise, target) for noise in ("gaussian", "poisson", "bernoulli", "text", "impulse", "mri") for target in ("noisy", "clean")),
     *(Trial(noise, "noisy", loss) for noise, loss in (("text", "l2"), ("impulse", "l1"), ("impulse", "l2"))),
 )
@@ -167,7 +170,9 @@ def keep(answer: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["gaussian"], help='networks whose name holds one of these; "" is in all (gaussian)')
+    parser.add_argument(
+        "--only", nargs="+", default=["gaussian of 25"], help='networks whose name holds one of these; "" is in all (gaussian of 25)'
+    )
     parser.add_argument("--minutes", type=float, default=40, help="of training, for each network (default: 40)")
     parser.add_argument("--steps", type=int, help="of training, for each network, in place of minutes; whole points of the curve")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -292,6 +292,7 @@ def denoise_train(
         str | None,
         typer.Option(help="The images are clean; make this noise: gaussian, brown, poisson, bernoulli, text, impulse, rendering, mri."),
     ] = None,
+    strength: Annotated[float | None, typer.Option(help="Of the noise, where you know it. [dim]\\[default: a range, for any][/]")] = None,
     target: Annotated[str | None, typer.Option(help="With --noise: learn from noisy or clean targets. [dim]\\[default: noisy][/]")] = None,
     second: Annotated[
         Path | None, typer.Option(help="The images are noisy; here are others of the same scenes, under the same names.")
@@ -322,6 +323,7 @@ def denoise_train(
     options: dict[str, Any] = {
         "images": images and str(images),
         "noise": noise,
+        "strength": strength,
         "target": target,
         "second": second and str(second),
         "blind_spot": blind_spot or None,

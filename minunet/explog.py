@@ -23,6 +23,7 @@ _ROUNDS_BITS = _i(0x4B400000)
 _TWO_THIRDS_BITS = _i(0x3F2AAAAB)
 _LOWEST, _HIGHEST = _f(-104), _f(89)  # beyond: 0 and ∞
 _EXP = tuple(_f(c) for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 1.6666667e-1, 0.5))  # eʳ, |r| < 0.35: Cephes
+_FUSED = {"contract"}  # a·b + c may be one instruction, which rounds once
 _ATANH = tuple(_f(1 / n) for n in (9, 7, 5, 3))
 
 
@@ -36,7 +37,7 @@ def log1p(u: Any) -> Any:
     return np.log1p(u)
 
 
-@overload(exp)
+@overload(exp, jit_options={"fastmath": _FUSED})
 def _exp(x):  # type: ignore[no-untyped-def]
     if x != types.float32:
         return lambda x: math.exp(x)
@@ -58,7 +59,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return exp32
 
 
-@overload(log1p, jit_options={"error_model": "numpy"})  # no test for a division by 0, which would be a branch
+@overload(log1p, jit_options={"error_model": "numpy", "fastmath": _FUSED})  # no test for a division by 0, which would be a branch
 def _log1p(u):  # type: ignore[no-untyped-def]
     if u != types.float32:
         return lambda u: math.log1p(u)

@@ -121,7 +121,7 @@ def test_the_benchmark_on_a_gpu(photos, tmp_path, monkeypatch):
     assert benchmark.Luminance(tmp_path / "kodak24")[0][0] == pytest.approx(gray - 0.5, abs=0.005)
     monkeypatch.setattr(benchmark, "card", lambda: {"card": "Card 1"})
     asked = argparse.Namespace(
-        only=["impulse, noisy", "gaussian"], minutes=1, every=250, batch_size=2, device="cuda", quick=True, threads=1, jobs=3
+        only=["impulse, noisy", "gaussian,"], minutes=1, steps=None, every=250, batch_size=2, device="cuda", quick=True, threads=1, jobs=3
     )
     path = tmp_path / "noise2noise-card-1.json"
     with host_gpu.installed():

@@ -24,7 +24,7 @@ from minunet.inference import Denoiser, write_image
 from minunet.models import Noise2NoiseUNet
 from minunet.train import noise2noise
 from minunet.train.loop import ramp_down
-from minunet.train.noise2noise import LOSSES, Made, Pairs, Settings, prepare, train
+from minunet.train.noise2noise import LOSSES, Made, Pairs, Settings, evaluate, prepare, train
 from tests.conftest import assert_refused
 
 ROOT = Path(__file__).parents[1]
@@ -167,6 +167,21 @@ def test_noisy_targets_teach_as_clean_ones_do(photos, tmp_path):
 def test_the_validation_noise_is_the_same_every_time(photos):
     prepared = prepare(Settings(str(photos), noise="gaussian", steps=1, batch_size=2, crop=32))
     assert noise2noise.validate(prepared.model, prepared) == noise2noise.validate(prepared.model, prepared)
+
+
+def test_a_known_strength(photos, tmp_path):
+    """It is that of every draw, and of every judgement."""
+    settings = Settings(str(photos), noise="gaussian", strength=10.0, steps=1, every=1, batch_size=2, crop=32)
+    train(settings, tmp_path)
+    made = prepare(settings).task.noise
+    flat = np.zeros((1, 64, 64), np.float32)
+    for seed in range(3):
+        for noisy in (*made.pair(flat, np.random.default_rng(seed)), made.trial(flat, np.random.default_rng(seed))[0]):
+            assert noisy.std() * 255 == pytest.approx(10, rel=0.05)
+    denoiser = Denoiser.load(tmp_path)
+    assert denoiser.noise.tested == 10
+    for verdict in evaluate(denoiser, data.Pictures(photos)):
+        assert verdict.before["psnr"] == pytest.approx(28.1, abs=0.3)
 
 
 def test_a_run_that_the_clock_ends(minunet, photos, tmp_path):
@@ -354,6 +369,9 @@ def test_what_cannot_be(minunet, photos, model, tmp_path):
     assert_refused(minunet(*own), "One of the three")
     assert_refused(minunet(*own, "--noise", "gaussian", "--blind-spot"), "One of the three")
     assert_refused(minunet(*own, "--noise", "snow"), "there is no noise 'snow': choose gaussian, brown")
+    assert_refused(minunet(*own, "--noise", "gaussian", "--strength", "-3"), "gaussian noise has strengths from 0.001 on, got -3")
+    assert_refused(minunet(*own, "--noise", "text", "--strength", "1"), "text noise has strengths from 0.001 to 0.95, got 1")
+    assert_refused(minunet(*own, "--blind-spot", "--strength", "25"), "strength is that of a noise that is made")
     assert_refused(minunet(*own, "--noise", "gaussian", "--target", "dirty"), "target is 'noisy' or 'clean'")
     assert_refused(minunet(*own, "--blind-spot", "--target", "clean"), "noisy photos have no clean target")
     assert_refused(minunet(*own, "--noise", "bernoulli", "--loss", "l1"), "cannot be chosen for bernoulli, which has a loss of its own")
@@ -451,9 +469,9 @@ def test_the_benchmark_trains_both_sides_and_keeps_their_curves(tmp_path):
     assert said.returncode == 0, said.stderr
     found = json.loads((tmp_path / "noise2noise.json").read_text())
     assert found["quick"]
-    labels = ["gaussian, noisy targets", "gaussian, clean targets"]
+    labels = ["gaussian of 25, noisy targets", "gaussian of 25, clean targets"]
     assert [run["trial"] for run in found["runs"]] == [row["trial"] for row in found["rows"]] == labels
-    assert [run["settings"]["target"] for run in found["runs"]] == ["noisy", "clean"]
+    assert [(run["settings"]["target"], run["settings"]["strength"]) for run in found["runs"]] == [("noisy", 25), ("clean", 25)]
     assert [row["steps"] for row in found["rows"]] == [3, 3]
     assert found["runs"][0]["set12"]["before psnr"] == pytest.approx(20.17, abs=0.2)
     assert str(tmp_path) not in json.dumps(found)
@@ -461,4 +479,5 @@ def test_the_benchmark_trains_both_sides_and_keeps_their_curves(tmp_path):
 
 def test_the_benchmark_says_what_is_missing(tmp_path):
     assert "--quick measures nothing that should be kept" in run_script("--quick").stderr
+    assert "--steps 300 is no multiple of --every 250" in run_script("--steps", "300").stderr
     assert "There is no data set 'bsd_train400'" in run_script("--quick", "--out", tmp_path, MINUNET_DATA=str(tmp_path)).stderr

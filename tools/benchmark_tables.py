@@ -212,7 +212,9 @@ def _denoised(runs: list[Row]) -> Iterator[str]:
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for run in runs:
         settings = run["settings"]
-        groups.setdefault((settings["noise"], settings["loss"] or "that fits"), {})[settings["target"]] = run
+        strength = settings.get("strength")
+        noise = settings["noise"] if strength is None else f"{settings['noise']} of {strength:g}"
+        groups.setdefault((noise, settings["loss"] or "that fits"), {})[settings["target"]] = run
     for (noise, loss), pair in groups.items():
         first = next(iter(pair.values()))
 
@@ -223,7 +225,7 @@ def _denoised(runs: list[Row]) -> Iterator[str]:
         for name in _TESTED:
             cells.append(f"{first[name]['before psnr']:.2f}" if name in first else "–")
             cells.append(both(lambda run, name=name: f"{run[name]['after psnr']:.2f}" if name in run else "–"))
-        paper = " / ".join(f"{value:.2f}" for value in _PAPER[noise]) if loss == "that fits" else "–"
+        paper = " / ".join(f"{value:.2f}" for value in _PAPER[noise]) if loss == "that fits" and noise in _PAPER else "–"
         counts = both(lambda run: str(run["steps"])), str(first["settings"]["batch_size"]), both(lambda run: f"{run['seconds']:.0f}")
         yield _line(noise, loss, *counts, *cells, paper)
 

@@ -185,17 +185,19 @@ def noisy_targets() -> Figure:
 
 
 def denoising_curves() -> Figure:
-    """PSNR on held-out pictures over the time of training, with noisy and with clean targets: from benchmarks/results."""
-    result = json.loads((IMAGES.parents[1] / "benchmarks" / "results" / "noise2noise.json").read_text(encoding="utf-8"))
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    axes = figure.subplots()
-    for target, colour, line in (("noisy", ORANGE, "-"), ("clean", BLUE, "--")):
-        rows = [row for row in result["rows"] if row["trial"] == f"gaussian, {target} targets"]
-        minutes, psnr = [row["seconds"] / 60 for row in rows], [row["psnr"] for row in rows]
-        axes.plot(minutes, psnr, line, color=colour, label=f"{target} targets")
-    axes.set(xlabel="minutes of training", ylabel="PSNR of held-out pictures, dB")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    """PSNR on held-out pictures over the steps, with noisy and with clean targets; a panel for each machine in benchmarks/results."""
+    paths = sorted((IMAGES.parents[1] / "benchmarks" / "results").glob("noise2noise*.json"))
+    figure = Figure(figsize=(5.2 * len(paths), 3.6), layout="constrained")
+    for axes, path in zip(figure.subplots(1, len(paths), squeeze=False)[0], paths, strict=True):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        noise = result["runs"][0]["trial"].partition(",")[0]
+        for target, colour, line in (("noisy", ORANGE, "-"), ("clean", BLUE, "--")):
+            rows = [row for row in result["rows"] if row["trial"] == f"{noise}, {target} targets"]
+            axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=f"{target} targets")
+        card = result["runs"][0]["gpu"]
+        axes.set(title=f"{noise}, {card['card'] if card else 'on the processor'}", xlabel="steps", ylabel="PSNR of held-out pictures, dB")
+        axes.grid(alpha=0.3)
+        axes.legend()
     return figure
 
 

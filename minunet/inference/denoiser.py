@@ -46,12 +46,12 @@ class Denoiser:
         config = saved.config
         model = Noise2NoiseUNet(**config["model"])
         saved.restore(model=model, rng=False)
-        noise = config["settings"]["noise"]
+        noise, strength = config["settings"]["noise"], config["settings"].get("strength")
         denoiser = cls(
             model,
             channels=model.in_channels,
             span=Span(**config["span"]),
-            noise=NOISES[noise]() if noise else None,
+            noise=NOISES[noise](strength) if noise else None,
             device=device,
         )
         denoiser.config = config

@@ -96,9 +96,10 @@ CHOICES = ("l2", "l1", "l0")  # those that a pair of noisy photos may be compare
 class Settings:
     """All settings of a run.
 
-    images: the folder. With `noise`, one of `minunet.data.NOISES`, its pictures are clean and noise is drawn anew for each visit;
-    target: "noisy", a second draw, or "clean", the picture. With `second`, a folder, pictures of the same name show one scene with
-    independent noise. With `blind_spot` the pictures are noisy, and each is all there is. One of the three.
+    images: the folder. With `noise`, one of `minunet.data.NOISES`, its pictures are clean and noise is drawn anew for each visit; with
+    `second`, a folder, pictures of the same name show one scene with independent noise; with `blind_spot` the pictures are noisy, and
+    each is all there is. One of the three.
+    strength: of `noise`, where it is known; None draws one for each image. target: "noisy", a second draw, or "clean", the picture.
     loss: l2, l1 or l0, where the noise has the right mean, median or mode. None takes l2 for `second`, and for `noise` the one that fits
     it; another shows what that is good for. Noises with a loss of their own, and `blind_spot`, leave no choice.
     val_fraction: the share of the pictures that is held out to measure on, 16 at most.
@@ -110,6 +111,7 @@ class Settings:
 
     images: str
     noise: str | None = None
+    strength: float | None = None
     target: str = "noisy"
     second: str | None = None
     blind_spot: bool = False
@@ -132,6 +134,10 @@ class Settings:
             )
         if self.noise is not None and self.noise not in data.NOISES:
             raise ValueError(f"there is no noise {self.noise!r}: choose {', '.join(data.NOISES)}.")
+        if self.strength is not None:
+            if self.noise is None:
+                raise ValueError("strength is that of a noise that is made: it needs clean pictures and --noise NAME.")
+            data.NOISES[self.noise](self.strength)  # raises for one that this noise does not have
         if self.target not in ("noisy", "clean"):
             raise ValueError(f"target is 'noisy' or 'clean', got {self.target!r}.")
         if self.target == "clean" and self.noise is None:
@@ -253,7 +259,7 @@ def prepare(settings: Settings) -> Prepared:
     task: Task
     pictures: data.Pictures | data.PicturePairs
     if settings.noise is not None:
-        noise = data.NOISES[settings.noise]()
+        noise = data.NOISES[settings.noise](settings.strength)
         task, pictures = Made(noise, settings.loss or noise.loss, settings.target == "clean"), data.Pictures(settings.images)
     elif settings.second is not None:
         task, pictures = Pairs(settings.loss or "l2"), data.PicturePairs(settings.images, settings.second)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,13 +15,25 @@ Rng = np.random.Generator
 class Noise:
     """A random corruption of images in [−0.5, 0.5].
 
+    strength: the one of all images; None for those of the kind. Raises ValueError for one that the kind does not have.
+
     strengths: between which the strength is drawn for each image, uniformly. tested: the strength at which denoising is judged.
-    loss: the name of the loss that fits, see `minunet.train.noise2noise`.
+    possible: between which a strength may be asked for. loss: the name of the loss that fits, see `minunet.train.noise2noise`.
     """
 
-    strengths: ClassVar[tuple[float, float]]
-    tested: ClassVar[float]
+    strengths: tuple[float, float]
+    tested: float
+    possible: ClassVar[tuple[float, float]] = 0.001, math.inf
     loss: ClassVar[str] = "l2"
+
+    def __init__(self, strength: float | None = None) -> None:
+        if strength is None:
+            return
+        low, high = self.possible
+        if not low <= strength <= high:
+            limit = f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"{type(self).__name__.lower()} noise has strengths {limit}, got {strength:g}.")
+        self.strengths, self.tested = (strength, strength), strength
 
     def __call__(self, image: Image, rng: Rng, strength: float | None = None) -> Image:
         """A noisy copy: all that is random comes from `rng`. strength: drawn where it is None."""

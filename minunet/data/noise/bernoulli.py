@@ -16,6 +16,7 @@ class Bernoulli(Noise):
 
     strengths = 0.0, 0.95
     tested = 0.5
+    possible = 0.001, 0.95
     loss = "masked"
 
     def corrupted(self, image: Image, rng: Rng, strength: float) -> NDArray:

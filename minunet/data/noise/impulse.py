@@ -16,6 +16,7 @@ class Impulse(Noise):
 
     strengths = 0.0, 0.95
     tested = 0.7
+    possible = 0.001, 0.95
     loss = "l0"
 
     def corrupted(self, image: Image, rng: Rng, strength: float) -> NDArray:

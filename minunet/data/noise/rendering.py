@@ -7,6 +7,7 @@ one heavy-tailed number a pixel. The paper's network also gets albedo and surfac
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Rendering(Noise):
 
     strengths = 2.5, 6.0
     tested = 4.0
+    possible = 2.1, math.inf
     loss = "hdr"
 
     def corrupted(self, image: Image, rng: Rng, strength: float) -> NDArray:

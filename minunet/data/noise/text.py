@@ -26,6 +26,7 @@ class Text(Noise):
 
     strengths = 0.0, 0.5
     tested = 0.25
+    possible = 0.001, 0.95
     loss = "l1"
 
     def corrupted(self, image: Image, rng: Rng, strength: float) -> NDArray:
