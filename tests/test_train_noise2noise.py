@@ -369,7 +369,7 @@ def test_what_cannot_be(minunet, photos, model, tmp_path):
     assert_refused(minunet(*own), "One of the three")
     assert_refused(minunet(*own, "--noise", "gaussian", "--blind-spot"), "One of the three")
     assert_refused(minunet(*own, "--noise", "snow"), "there is no noise 'snow': choose gaussian, brown")
-    assert_refused(minunet(*own, "--noise", "gaussian", "--strength", "-3"), "gaussian noise has strengths from 0.001 on, got -3")
+    assert_refused(minunet(*own, "--noise", "gaussian", "--strength", "-3"), "gaussian noise has strengths from 0.001 to 1000, got -3")
     assert_refused(minunet(*own, "--noise", "text", "--strength", "1"), "text noise has strengths from 0.001 to 0.95, got 1")
     assert_refused(minunet(*own, "--blind-spot", "--strength", "25"), "strength is that of a noise that is made")
     assert_refused(minunet(*own, "--noise", "gaussian", "--target", "dirty"), "target is 'noisy' or 'clean'")

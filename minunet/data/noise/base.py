@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +22,7 @@ class Noise:
 
     strengths: tuple[float, float]
     tested: float
-    possible: ClassVar[tuple[float, float]] = 0.001, math.inf
+    possible: ClassVar[tuple[float, float]] = 0.001, 1000.0
     loss: ClassVar[str] = "l2"
 
     def __init__(self, strength: float | None = None) -> None:
@@ -31,8 +30,7 @@ class Noise:
             return
         low, high = self.possible
         if not low <= strength <= high:
-            limit = f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"
-            raise ValueError(f"{type(self).__name__.lower()} noise has strengths {limit}, got {strength:g}.")
+            raise ValueError(f"{type(self).__name__.lower()} noise has strengths from {low:g} to {high:g}, got {strength:g}.")
         self.strengths, self.tested = (strength, strength), strength
 
     def __call__(self, image: Image, rng: Rng, strength: float | None = None) -> Image:

@@ -7,7 +7,6 @@ one heavy-tailed number a pixel. The paper's network also gets albedo and surfac
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ class Rendering(Noise):
 
     strengths = 2.5, 6.0
     tested = 4.0
-    possible = 2.1, math.inf
+    possible = 2.1, 1000.0
     loss = "hdr"
 
     def corrupted(self, image: Image, rng: Rng, strength: float) -> NDArray:
