@@ -212,9 +212,7 @@ def _denoised(runs: list[Row]) -> Iterator[str]:
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for run in runs:
         settings = run["settings"]
-        strength = settings.get("strength")
-        noise = settings["noise"] if strength is None else f"{settings['noise']} of {strength:g}"
-        groups.setdefault((noise, settings["loss"] or "that fits"), {})[settings["target"]] = run
+        groups.setdefault((run["trial"].partition(",")[0], settings["loss"] or "that fits"), {})[settings["target"]] = run
     for (noise, loss), pair in groups.items():
         first = next(iter(pair.values()))
 
