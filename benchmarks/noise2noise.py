@@ -1,12 +1,13 @@
 """Noisy targets against clean ones, noise by noise: networks trained under one equal budget, told apart on Set12 and Kodak's pictures.
 
-python benchmarks/noise2noise.py                             Gaussian noise of σ = 25, an hour and a half: results/noise2noise.json
+python benchmarks/noise2noise.py --jobs 2                    Gaussian noise of σ = 25, two cores, 45 minutes: results/noise2noise.json
 python benchmarks/noise2noise.py --only text --steps 4000    a noise, for steps in place of time: the machine may do other things beside
 python benchmarks/noise2noise.py --only "" --device cuda     all noises of the paper on a GPU: results/noise2noise-CARD.json
 
 All begin with the same weights and see the same windows of the 400 pictures of BSD (MINUNET_DATA/bsd_train400, gray). Two networks of one
 noise differ in the target: a second noisy draw, or the picture. Text and impulses are trained with losses that do not fit them too. Each
-network has a process of its own; on the processor one after another, with the whole machine, on a GPU several side by side.
+network has a process of its own, and on the processor cores of its own. Two networks of one thread side by side take as long together as
+one after another would in three quarters more.
 
 The curve is measured on held-out pictures of the training set, the last line on Set12 (MINUNET_DATA/set12) and on the luminance of Kodak's
 24 pictures (MINUNET_DATA/kodak24, where it is): the noise at its tested strength, not clipped, the output clipped to [0, 1], PSNR and SSIM
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -31,7 +33,7 @@ from rich.console import Console
 
 from minunet import checkpoint, data
 from minunet.arrays import cupy_module
-from minunet.bench.measure import machine, write
+from minunet.bench.measure import cores, machine, write
 from minunet.bench.on_gpu import in_file_names
 from minunet.bench.session import answer_of
 from minunet.inference import Denoiser
@@ -61,10 +63,15 @@ class Trial:
         return f"{noise}, {self.target} targets" + (f", {self.loss}" if self.loss else "")
 
 
-TRIALS = (
-    *(Trial("gaussian", target, strength=25.0) for target in ("noisy", "clean")),
-    *(Trial(noise, target) for noise in ("gaussian", "poisson", "bernoulli", "text", "impulse", "mri") for target in ("noisy", "clean")),
-    *(Trial(noise, "noisy", loss) for noise, loss in (("text", "l2"), ("impulse", "l1"), ("impulse", "l2"))),
+ALL_STRENGTHS = dict.fromkeys(("gaussian", "poisson", "bernoulli", "text", "impulse", "mri"))
+TESTED = {"gaussian": 25.0, "text": 0.25, "impulse": 0.7}  # strengths that a network may know: what it learns in an hour is then enough
+TRIALS = tuple(
+    trial
+    for strengths in (TESTED, ALL_STRENGTHS)
+    for trial in (
+        *(Trial(noise, target, strength=strength) for noise, strength in strengths.items() for target in ("noisy", "clean")),
+        *(Trial(noise, "noisy", loss, strengths[noise]) for noise, loss in (("text", "l2"), ("impulse", "l1"), ("impulse", "l2"))),
+    )
 )
 
 
@@ -90,8 +97,9 @@ class Luminance(data.Pictures):
 def run_trial(request: dict[str, Any]) -> dict[str, Any]:
     """Trains a network and judges it. request: what `requests` makes."""
     threads, device = request["threads"], request["settings"]["device"]
-    if device == "cpu" and hasattr(os, "sched_setaffinity"):  # no more cores than threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if device == "cpu" and hasattr(os, "sched_setaffinity"):  # a core for each thread, none that the networks beside have
+        first = threads * request["place"]
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + threads])
     settings = Settings(str(folder("bsd_train400")), **request["settings"])
     display = LiveDisplay(Console(), {"psnr": "PSNR", "ssim": "SSIM"})
     with TemporaryDirectory() as out:
@@ -148,8 +156,19 @@ def requests(asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 def finished(wanted: list[dict[str, Any]], jobs: int) -> Iterator[dict[str, Any]]:
     """What `run_trial` returns, as it comes; one that fails is told and left out."""
+    free: SimpleQueue[int] = SimpleQueue()  # places side by side
+    for place in range(jobs):
+        free.put(place)
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        place = free.get()
+        try:
+            return answer_of(__file__, {**request, "place": place})
+        finally:
+            free.put(place)
+
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(answer_of, __file__, request): request["label"] for request in wanted}
+        running = {pool.submit(answer, request): request["label"] for request in wanted}
         for future in as_completed(running):
             if problem := future.exception():
                 print(f"{running[future]}: {problem}", flush=True)
@@ -176,7 +195,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=40, help="of training, for each network (default: 40)")
     parser.add_argument("--steps", type=int, help="of training, for each network, in place of minutes; whole points of the curve")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--jobs", type=int, default=1, help="networks side by side; on a GPU (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="networks side by side (default: 1)")
     parser.add_argument("--batch-size", type=int, default=4, help="windows of 64×64 a step (default: 4)")
     parser.add_argument("--threads", type=int, default=1, help="of each network, on the processor (default: 1)")
     parser.add_argument("--every", type=int, default=250, help="steps between two points of the curve (default: 250)")
@@ -189,8 +208,9 @@ def main() -> None:
         return
     if asked.quick and asked.out is None:
         parser.error("--quick measures nothing that should be kept: say with --out DIR where its file goes.")
-    if asked.jobs > 1 and asked.device == "cpu":
-        parser.error("--jobs is for a GPU: on the processor each network has the whole machine.")
+    if asked.device == "cpu" and asked.jobs * asked.threads > (there := cores()):
+        taken = f"--jobs {asked.jobs} and --threads {asked.threads} take {asked.jobs * asked.threads} cores"
+        parser.error(f"{taken}, and there are {there}: ask for less.")
     if asked.steps is not None and (asked.steps < 1 or asked.steps % asked.every):
         parser.error(f"--steps {asked.steps} is no multiple of --every {asked.every}, the steps between two points of the curve.")
     for name in NEEDED:  # before time is spent

@@ -18,6 +18,7 @@ from PIL import Image as Picture
 
 import minunet as mu
 from minunet import checkpoint, cli, data, metrics, nn
+from minunet.bench.measure import cores
 from minunet.data import NOISES, DataError, PicturePairs, Pictures, Span
 from minunet.data.noise.rendering import light
 from minunet.inference import Denoiser, write_image
@@ -465,7 +466,7 @@ def run_script(*arguments: object, **environment: str) -> subprocess.CompletedPr
 def test_the_benchmark_trains_both_sides_and_keeps_their_curves(tmp_path):
     make_folder(tmp_path / "bsd_train400")
     make_folder(tmp_path / "set12", count=2)
-    said = run_script("--quick", "--out", tmp_path, MINUNET_DATA=str(tmp_path))
+    said = run_script("--quick", "--out", tmp_path, "--jobs", min(2, cores()), MINUNET_DATA=str(tmp_path))
     assert said.returncode == 0, said.stderr
     found = json.loads((tmp_path / "noise2noise.json").read_text())
     assert found["quick"]
@@ -479,5 +480,6 @@ def test_the_benchmark_trains_both_sides_and_keeps_their_curves(tmp_path):
 
 def test_the_benchmark_says_what_is_missing(tmp_path):
     assert "--quick measures nothing that should be kept" in run_script("--quick").stderr
+    assert "--jobs 3000 and --threads 2 take 6000 cores" in run_script("--jobs", "3000", "--threads", "2").stderr
     assert "--steps 300 is no multiple of --every 250" in run_script("--steps", "300").stderr
     assert "There is no data set 'bsd_train400'" in run_script("--quick", "--out", tmp_path, MINUNET_DATA=str(tmp_path)).stderr
