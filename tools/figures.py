@@ -201,6 +201,25 @@ def denoising_curves() -> Figure:
     return figure
 
 
+def denoising_losses() -> Figure:
+    """The same for text and impulses on the processor: noisy targets with losses that fit and that do not, and clean targets."""
+    result = json.loads((IMAGES.parents[1] / "benchmarks" / "results" / "noise2noise.json").read_text(encoding="utf-8"))
+    colours = {"l2": GREEN, "l1": ORANGE, "l0": PURPLE}
+    panels = (("text of 0.25", ("l1", "l2")), ("impulse of 0.7", ("l0", "l1", "l2")))
+    figure = Figure(figsize=(5.2 * len(panels), 3.6), layout="constrained")
+    for axes, (noise, (fits, *others)) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        lines = [(f"{noise}, clean targets", f"{fits.upper()}, clean targets", BLUE, "--")]
+        lines += [(f"{noise}, noisy targets", f"{fits.upper()}, noisy targets", colours[fits], "-")]
+        lines += [(f"{noise}, noisy targets, {loss}", f"{loss.upper()}, noisy targets", colours[loss], "-") for loss in others]
+        for trial, label, colour, line in lines:
+            rows = [row for row in result["rows"] if row["trial"] == trial]
+            axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=label)
+        axes.set(title=noise, xlabel="steps", ylabel="PSNR of held-out pictures, dB")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
 def demo(segmenter: Segmenter, unseen: SegmentationDataset, path: Path) -> None:
     """Predictions on images that neither trained the model nor chose it."""
     examples = []
@@ -249,6 +268,7 @@ FIGURES = {
     "losses": losses_compared,
     "noisy_targets": noisy_targets,
     "denoising_curves": denoising_curves,
+    "denoising_losses": denoising_losses,
     **convolution_figures.FIGURES,
     **tomography_figures.FIGURES,
 }
