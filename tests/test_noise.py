@@ -133,6 +133,12 @@ def test_poisson():
     assert Poisson()(np.full((1, 4, 4), -0.6, np.float32), rng(), 30).max() == np.float32(-0.5)  # darker than black
 
 
+def test_a_photon_is_never_worth_many_times_white():
+    """One such window in a thousand steps would undo them."""
+    noise, image, generator = Poisson(), ramp(), rng()
+    assert max(noisy.max() for _ in range(300) for noisy in noise.pair(image, generator)[:2]) < 10
+
+
 def test_bernoulli():
     image = ramp() + 0.001
     noisy = draws(Bernoulli(), image, 200, 0.3)

@@ -206,7 +206,7 @@ def denoising_losses() -> Figure:
     result = json.loads((IMAGES.parents[1] / "benchmarks" / "results" / "noise2noise.json").read_text(encoding="utf-8"))
     colours = {"l2": GREEN, "l1": ORANGE, "l0": PURPLE}
     panels = (("text of 0.25", ("l1", "l2")), ("impulse of 0.7", ("l0", "l1", "l2")))
-    figure = Figure(figsize=(5.2 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     for axes, (noise, (fits, *others)) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         lines = [(f"{noise}, clean targets", f"{fits.upper()}, clean targets", BLUE, "--")]
         lines += [(f"{noise}, noisy targets", f"{fits.upper()}, noisy targets", colours[fits], "-")]
@@ -216,7 +216,7 @@ def denoising_losses() -> Figure:
             axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=label)
         axes.set(title=noise, xlabel="steps", ylabel="PSNR of held-out pictures, dB")
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 
