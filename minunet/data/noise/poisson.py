@@ -13,8 +13,8 @@ class Poisson(Noise):
 
     Strength: λ, the photons that a white pixel counts. The more, the less noise. What is darker than black counts none.
 
-    The paper draws λ from 0 on. Where a white pixel rarely counts a photon, one that comes is worth many times white: a single such window
-    undoes hundreds of steps of a training. So the range begins at one photon.
+    The paper draws λ from 0 on. Where a white pixel rarely counts a photon, one that comes is worth many times white, up to a thousand.
+    Adam divides by the largest gradients of late: one such window, and hundreds of steps hardly move. So the range begins at one photon.
     """
 
     strengths = 1.0, 50.0
