@@ -221,7 +221,9 @@ def _denoised(runs: list[Row]) -> Iterator[str]:
 
 def _restored(runs: list[Row]) -> Iterator[str]:
     """A line for each noise and loss: PSNR with noisy / with clean targets, on each set of pictures."""
-    yield from _head("Noise", "Loss", "Steps", "Windows a step", "Seconds", "Set12, noisy", "denoised", "Kodak, noisy", "denoised", "Paper")
+    yield from _head(
+        "Noise", "Loss", "Steps", "Windows a step", "Rate", "Seconds", "Set12, noisy", "denoised", "Kodak, noisy", "denoised", "Paper"
+    )
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for run in runs:
         settings = run["settings"]
@@ -237,7 +239,8 @@ def _restored(runs: list[Row]) -> Iterator[str]:
             cells.append(f"{first[name]['before psnr']:.2f}" if name in first else "–")
             cells.append(both(lambda run, name=name: f"{run[name]['after psnr']:.2f}" if name in run else "–"))
         paper = _PAPER.get((first["settings"]["noise"], loss), "–")
-        counts = both(lambda run: str(run["steps"])), str(first["settings"]["batch_size"]), both(lambda run: f"{run['seconds']:.0f}")
+        size, rate = first["settings"]["batch_size"], first["settings"]["learning_rate"]
+        counts = both(lambda run: str(run["steps"])), str(size), f"{rate:g}", both(lambda run: f"{run['seconds']:.0f}")
         yield _line(noise, loss, *counts, *cells, paper)
 
 
