@@ -212,8 +212,8 @@ def denoising_losses() -> Figure:
         lines += [(f"{noise}, noisy targets", f"{fits.upper()}, noisy targets", colours[fits], "-")]
         lines += [(f"{noise}, noisy targets, {loss}", f"{loss.upper()}, noisy targets", colours[loss], "-") for loss in others]
         for trial, label, colour, line in lines:
-            rows = [row for row in result["rows"] if row["trial"] == trial]
-            axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=label)
+            if rows := [row for row in result["rows"] if row["trial"] == trial]:
+                axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=label)
         axes.set(title=noise, xlabel="steps", ylabel="PSNR of held-out pictures, dB")
         axes.grid(alpha=0.3)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
