@@ -134,7 +134,7 @@ def test_poisson():
 
 
 def test_a_photon_is_never_worth_many_times_white():
-    """One such window in a thousand steps would undo them."""
+    """Adam would hardly move for hundreds of steps after such a window."""
     noise, image, generator = Poisson(), ramp(), rng()
     assert max(noisy.max() for _ in range(300) for noisy in noise.pair(image, generator)[:2]) < 10
 
