@@ -64,10 +64,10 @@ class Trial:
 
 
 ALL_STRENGTHS = dict.fromkeys(("gaussian", "poisson", "bernoulli", "text", "impulse", "mri"))
-TESTED = {"gaussian": 25.0, "text": 0.25, "impulse": 0.7}  # strengths that a network may know: what it learns in an hour is then enough
+KNOWN_STRENGTH = {name: data.NOISES[name].tested for name in ("gaussian", "text", "impulse")}  # what is learned in an hour is then enough
 TRIALS = tuple(
     trial
-    for strengths in (TESTED, ALL_STRENGTHS)
+    for strengths in (KNOWN_STRENGTH, ALL_STRENGTHS)
     for trial in (
         *(Trial(noise, target, strength=strength) for noise, strength in strengths.items() for target in ("noisy", "clean")),
         *(Trial(noise, "noisy", loss, strengths[noise]) for noise, loss in (("text", "l2"), ("impulse", "l1"), ("impulse", "l2"))),

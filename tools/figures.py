@@ -192,13 +192,19 @@ def denoising_curves() -> Figure:
         result = json.loads(path.read_text(encoding="utf-8"))
         noise = result["runs"][0]["trial"].partition(",")[0]
         for target, colour, line in (("noisy", ORANGE, "-"), ("clean", BLUE, "--")):
-            rows = [row for row in result["rows"] if row["trial"] == f"{noise}, {target} targets"]
-            axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=f"{target} targets")
+            _psnr_curve(axes, result["rows"], f"{noise}, {target} targets", line, color=colour, label=f"{target} targets")
         card = result["runs"][0]["gpu"]
-        axes.set(title=f"{noise}, {card['card'] if card else 'on the processor'}", xlabel="steps", ylabel="PSNR of held-out pictures, dB")
-        axes.grid(alpha=0.3)
+        axes.set_title(f"{noise}, {card['card'] if card else 'on the processor'}")
         axes.legend()
     return figure
+
+
+def _psnr_curve(axes: Axes, rows: list[dict], trial: str, line: str, **look: str) -> None:
+    """That of one network, where it was trained."""
+    if points := [(row["steps"], row["psnr"]) for row in rows if row["trial"] == trial]:
+        axes.plot(*zip(*points, strict=True), line, **look)
+    axes.set(xlabel="steps", ylabel="PSNR of held-out pictures, dB")
+    axes.grid(visible=True, alpha=0.3)
 
 
 def denoising_losses() -> Figure:
@@ -212,10 +218,8 @@ def denoising_losses() -> Figure:
         lines += [(f"{noise}, noisy targets", f"{fits.upper()}, noisy targets", colours[fits], "-")]
         lines += [(f"{noise}, noisy targets, {loss}", f"{loss.upper()}, noisy targets", colours[loss], "-") for loss in others]
         for trial, label, colour, line in lines:
-            if rows := [row for row in result["rows"] if row["trial"] == trial]:
-                axes.plot([row["steps"] for row in rows], [row["psnr"] for row in rows], line, color=colour, label=label)
-        axes.set(title=noise, xlabel="steps", ylabel="PSNR of held-out pictures, dB")
-        axes.grid(alpha=0.3)
+            _psnr_curve(axes, result["rows"], trial, line, color=colour, label=label)
+        axes.set_title(noise)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
