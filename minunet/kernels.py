@@ -90,7 +90,7 @@ class Kernels:
                 raise TypeError(f"{label}: use({forced!r}) needs arrays {place}. Move them with .to(device), or use 'auto' or 'ref'.")
             return forced, f"asked for by use({forced!r})"
         for a in arrays:
-            if is_float(a) and a.dtype.char not in _DTYPES[fast]:
+            if a.dtype.char not in _DTYPES[fast] and is_float(a):
                 return "ref", f"the {fast} kernels take {', '.join(_DTYPES[fast].values())}, not {a.dtype}"
         if fast == "cpu" and not _has_numba():
             return "ref", "Numba is not installed"

@@ -7,6 +7,9 @@ more wait here instead of going back. Small arrays are left to NumPy.
     empty(shape)  ──▶  a waiting block of the size, else a new one  ──▶  array ──▶ views …
                                 ▲                                                   │ the last view dies
                                 └───────────────────────────────────────────────────┘
+
+A kernel also needs room of its own while it runs, of another size in every layer. `scratch` gives it blocks of one size: the next kernel
+gets the block that the one before has used, and its lines are still in the caches.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 SMALLEST = 1 << 16  # bytes: below, malloc has memory at hand
 _HUGE = 1 << 22  # bytes: from here on ask for pages of 2 MB, which need fewer faults and fewer translations
 
+SCRATCH = 1 << 22  # bytes of a block that serves as scratch
 SPARE = 1 << 26  # bytes that may wait beyond the most that was ever in use
 
 _waiting: defaultdict[int, list[_Block]] = defaultdict(list)  # by rung
@@ -30,29 +34,24 @@ _most_lent = 0
 
 
 class _Block:
-    """Memory from the operating system, and where it lies."""
+    """Memory from the operating system."""
 
     def __init__(self, rung: int) -> None:
-        self.rung, self.size = rung, _size(rung)
+        self.rung, self.size = rung, SCRATCH if rung == _OF_SCRATCH else _size(rung)
         own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # a forked process gets a copy
         self.memory = mmap.mmap(-1, self.size, **own)
         if self.size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.address = np.frombuffer(self.memory, dtype=np.uint8).ctypes.data
 
 
-class _Loan:
-    """Stands between a block and its arrays: NumPy keeps it alive as long as one of them lives."""
+class _Loan(np.ndarray[Any, Any]):
+    """A block seen as an array. NumPy keeps it alive as long as one of its views lives."""
 
-    __slots__ = ("__array_interface__", "block")
-
-    def __init__(self, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.block = block
-        self.__array_interface__ = {"data": (block.address, False), "shape": shape, "typestr": dtype.str, "version": 3}
+    block: _Block | None = None
 
     def __del__(self) -> None:
         global _idle, _lent
-        if _waiting is None:  # the interpreter is shutting down
+        if self.block is None or _waiting is None:  # a view of this class, or the interpreter is shutting down
             return
         _lent -= self.block.size
         _idle += self.block.size
@@ -61,12 +60,20 @@ class _Loan:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     """A C-contiguous array of undefined content."""
-    global _lent, _most_lent
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < SMALLEST:
-        return np.empty(shape, dtype)
-    rung = _rung(nbytes)
+    return np.empty(shape, dtype) if nbytes < SMALLEST else _lend(shape, dtype, _rung(nbytes))
+
+
+def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """The same for what a kernel needs only while it runs."""
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    return _lend(shape, dtype, _OF_SCRATCH) if SMALLEST <= nbytes <= SCRATCH else empty(shape, dtype)
+
+
+def _lend(shape: tuple[int, ...], dtype: np.dtype[Any], rung: int) -> np.ndarray[Any, Any]:
+    global _lent, _most_lent
     block = _take(rung)
     if block is None:
         if _idle > _most_lent + SPARE:  # the sizes have changed: what waits is of the old ones
@@ -74,7 +81,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         block = _Block(rung)
     _lent += block.size
     _most_lent = max(_most_lent, _lent)
-    return np.asarray(_Loan(block, shape, dtype)).view(dtype)  # bfloat16 has no name in the interface
+    loan = _Loan(shape, dtype, block.memory)
+    loan.block = block
+    return loan.view(np.ndarray)
 
 
 def release() -> None:
@@ -95,7 +104,10 @@ def _take(rung: int) -> _Block | None:
     return None
 
 
-# Sizes stand on a ladder of eight rungs for each power of two, so that few differ and at most an eighth is unused.
+# Sizes stand on a ladder of eight rungs for each power of two, so that few differ and at most an eighth is unused. Scratch has a rung far
+# below all others.
+
+_OF_SCRATCH = 0
 
 
 def _rung(nbytes: int) -> int:

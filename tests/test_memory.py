@@ -67,3 +67,29 @@ def test_rungs_waste_at_most_an_eighth(nbytes):
     size = memory._size(memory._rung(nbytes))
     assert nbytes <= size <= nbytes * 1.125
     assert memory._size(memory._rung(size)) == size
+
+
+def test_scratch_is_the_block_that_was_used_last():
+    first = memory.scratch(LARGE, np.float32)
+    address = first.ctypes.data
+    first[:] = 7
+    del first
+    assert memory.scratch((3, LARGE[0]), np.float64).ctypes.data == address, "whatever the size"
+    held = memory.scratch(LARGE, np.float32)
+    other = memory.scratch(LARGE, np.float32)
+    assert {held.ctypes.data, other.ctypes.data} > {address}, "each is lent to one at a time"
+
+
+def test_scratch_and_other_arrays_have_blocks_of_their_own():
+    scratch = memory.scratch((memory.SCRATCH,), np.uint8)
+    address = scratch.ctypes.data
+    del scratch
+    assert memory.empty((memory.SCRATCH,), np.uint8).ctypes.data != address
+    assert memory.scratch((memory.SCRATCH + 1,), np.uint8).ctypes.data != address, "too large for it"
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, memory.SMALLEST, memory.SCRATCH, memory.SCRATCH + 1])
+def test_scratch_of_any_size(nbytes):
+    array = memory.scratch((nbytes,), np.uint8)
+    array[:] = 1
+    assert array.sum(dtype=np.int64) == nbytes

@@ -28,7 +28,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minunet.simd.vectors import VECTOR_BYTES, Emitter, lanes
+from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, Emitter, lanes
 
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before. More
 # than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
@@ -128,8 +128,9 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     def tile(typingctx, a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
         """c_r[:] = bias[:] + Σ_i a_r[offset_i] · b[i, :] for r < height, rounded up to whole blocks.
 
-        a_rows, c_rows: the address of an address for each row. runs: the address of `count` pairs (offset, 1) of int64. b: contiguous rows.
-        columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
+        a_rows, c_rows: the address of an address for each row; those of the rows' next block are asked for beforehand. runs: the address
+        of `count` pairs (offset, 1) of int64. b: contiguous rows. columns: the address of a pair for each vector of the block: where its
+        results lie, seen from c_r, and how many are written.
         whole = 1: all are. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
         """
         if not isinstance(zero, types.Float):
@@ -163,6 +164,12 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                         with some_columns:
                             for r, v, place, kept in places():
                                 sums.set(r, v, emit.load_some(place, kept))
+                line = CACHE_LINE // emit.itemsize
+                with cgutils.for_range_slice(builder, emit.index(line - 1), count, emit.index(line)) as (last, _):
+                    offset = emit.load_index(runs, emit.times(last, 2))
+                    for r in sums.rows:  # of the next block
+                        a_next = emit.pointer(emit.load_index(a_rows, builder.add(block, emit.index(rows + r))))
+                        emit.prefetch(emit.at(a_next, offset), write=False)
                 with cgutils.for_range(builder, count) as each:
                     offset = emit.load_index(runs, emit.times(each.index, 2))
                     sums.step([emit.at(pointer, offset) for pointer in a_at], emit.at(b, emit.times(each.index, vectors * emit.width)))

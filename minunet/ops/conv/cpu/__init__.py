@@ -74,7 +74,8 @@ def through_gate(gy: Any, gate: Any) -> tuple[Any, Any]:
 
 def _weight(gw: Any, kernel: tuple[int, ...]) -> Any:
     """(…, C, O) → the view (O, C, *kernel)"""
-    return np.moveaxis(gw.reshape(*kernel, *gw.shape[-2:]), (-1, -2), (0, 1))
+    rank = len(kernel)
+    return gw.reshape(*kernel, *gw.shape[-2:]).transpose(rank + 1, rank, *range(rank))
 
 
 def _taps(w: Any) -> Any:

@@ -154,7 +154,7 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
     result = walk(y)
     alone = channels == x.shape[1]
     plan = _plan(sums, image[1:], c_step, result[1:], channels, outputs, alone, y.shape[0], filters[0].strides, size, get_num_threads())
-    packed = memory.empty((plan.packed,), y.dtype)
+    packed = memory.scratch((plan.packed,), y.dtype)
     bias = np.zeros(plan.columns, y.dtype)
     places = np.empty(plan.places, np.int64)
     for group, w in enumerate(filters):
@@ -270,7 +270,7 @@ def _plan(
         _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(weights, 3),
         as_triple(sums.stride, 1), as_triple(sums.step, 1), block, rows, across, wide,
         (max(len(section.starts) for section in sums.sections), each * across), packed + VECTOR_BYTES, w_steps[:2], chunks, groups,
-        (threads, 2, POSITIONS + rows),
+        (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
 
 
@@ -308,7 +308,8 @@ def _pack(mine, weights, w, o_step, c_step, channels, packed, across, wide, zero
 
 @njit(cache=True)
 def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type: ignore[no-untyped-def]
-    """The addresses of windows low … high − 1, and of their results with start 0; the last is repeated to fill a block of `rows`."""
+    """The addresses of windows low … high − 1, and of their results with start 0; the last is repeated to fill a block of `rows`, and one
+    more, which the micro-kernel asks for beforehand."""
     depth, height, width = grid[0], grid[1], grid[2]
     p = low
     while p < high:
@@ -324,7 +325,7 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
         for i in range(count):
             of_results[i] = c + i * c_step
         p += count
-    for i in range(high - low, high - low + rows):
+    for i in range(high - low, high - low + 2 * rows):
         places[0, i], places[1, i] = places[0, high - low - 1], places[1, high - low - 1]
 
 

@@ -28,7 +28,7 @@ from numba import get_num_threads, get_thread_id, njit
 from minunet import memory
 from minunet.ops.conv.cpu.images import Image, as_image, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
-from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, multiply, peek, poke, share, transpose
+from minunet.simd import CACHE_LINE, VECTOR_BYTES, all_tasks, block_for, lanes, multiply, peek, poke, prefetch, share, transpose
 
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
@@ -36,6 +36,7 @@ SUMS = 1 << 15  # sums that one task holds at most
 NUMBERS = 1 << 16  # of windows, copied at a time: the small matrix stays in the second cache
 ALONG = 16  # vectors of columns that one task sums at most: a window that is copied meets all of them
 NEAR = 1024  # bytes from pixel to pixel that the right matrix is read over: farther ones meet in too few places of the first cache
+AHEAD = 8  # pixels: so long before it is copied a pixel is asked for
 TASKS = 16  # parts into which the windows are cut, at most
 
 
@@ -80,10 +81,11 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     total = source.shape[0] * math.prod(grid)
     parts = max(1, min(-(-TASKS // chunks), -(-total // PIXELS)))
     threads = get_num_threads()
-    sums = memory.empty((parts, -(-down // chunk_down) * chunk_down, columns), x.dtype)
+    room = memory.scratch if parts > 1 else memory.empty  # one part is the result
+    sums = room((parts, -(-down // chunk_down) * chunk_down, columns), x.dtype)
     small = max(chunk_down + rows, chunk_along)
-    left = memory.empty((threads, PIXELS * small + rows), x.dtype)
-    right = memory.empty((threads, PIXELS * small + rows), x.dtype)
+    left = memory.scratch((threads, PIXELS * small + rows), x.dtype)
+    right = memory.scratch((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
         all_tasks(), image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, step,
         chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
@@ -145,6 +147,8 @@ def _copy(x, x_step, gate, gate_step, gated, begin, stop, count, channels, to, a
         vectors = channels // across * across
         for i in range(count if vectors else 0):
             row, pixel, opening = to + size * i * a_row, x + size * i * x_step, gate + size * i * gate_step
+            for line in range(0, size * vectors, CACHE_LINE):
+                prefetch(pixel + size * AHEAD * x_step + line)
             if i < begin or i >= stop:
                 for c in range(vectors):
                     poke(row, c, zero)

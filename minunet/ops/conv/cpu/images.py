@@ -50,7 +50,7 @@ def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
     held = last if gate is None else as_last(gate)  # if it is a copy, it must live until `_pad` has read it
     pairs = as_triple(margins, (0, 0))
     sizes = (n + before + after for n, (before, after) in zip(last.shape[1:4], pairs, strict=True))
-    image = memory.empty((last.shape[0], *sizes, last.shape[4]), x.dtype)
+    image = memory.scratch((last.shape[0], *sizes, last.shape[4]), x.dtype)
     before = tuple(pair[0] for pair in pairs)
     _pad(all_tasks(), steps, steps if gate is None else _strides(held), gate is not None, last.shape, before, image, x.dtype.type(0))
     return image, walk(image)

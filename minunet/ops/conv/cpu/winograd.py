@@ -111,23 +111,23 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     zero = x.dtype.type(0)
     options = (gate is not None, activation == "relu", block, wide, zero)
     if tiles * spatial[0] >= FEW_TILES:
-        weights = memory.empty((panels, AREA, planes, channels, wide), x.dtype)
+        weights = memory.scratch((panels, AREA, planes, channels, wide), x.dtype)
         _transform_filters(all_tasks(), filters, outputs, weights, patches, zero)
         blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
         held = -(-largest // rows) * rows
         parts = max(1, min(spatial[0], 4 * threads // blocks))
-        inputs = memory.empty((threads, planes, AREA * (held * row + across)), x.dtype)
-        products = memory.empty((threads, AREA * (held * wide + across)), x.dtype)
+        inputs = memory.scratch((threads, planes, AREA * (held * row + across)), x.dtype)
+        products = memory.scratch((threads, AREA * (held * wide + across)), x.dtype)
         _by_tiles(
             all_tasks(), image, opening, inside, weights, padded_bias, walk(y), y.shape, before, blocks, parts, inputs, products,
             patches, *options,
         )  # fmt: skip
     else:
         held = -(-tiles * spatial[0] // rows) * rows
-        inputs = memory.empty((AREA, (tiles * (planes - 1) + held) * row + across), x.dtype)
-        weights = memory.empty((threads, AREA, PANEL_DEPTH * wide + across), x.dtype)
-        products = memory.empty((threads, AREA, held * wide + across), x.dtype)
+        inputs = memory.scratch((AREA, (tiles * (planes - 1) + held) * row + across), x.dtype)
+        weights = memory.scratch((threads, AREA, PANEL_DEPTH * wide + across), x.dtype)
+        products = memory.scratch((threads, AREA, held * wide + across), x.dtype)
         _transform_all(all_tasks(), image, opening, inside, y.shape, before, planes, inputs, patches, gate is not None, zero)
         _by_panels(all_tasks(), filters, channels, padded_bias, walk(y), y.shape, planes, inputs, weights, products, patches, *options[1:])
 
@@ -253,6 +253,19 @@ def _prefetch(image, shape, at, channels, size, write):  # type: ignore[no-untyp
                     prefetch(pixel + line)
 
 
+@njit(cache=True)
+def _prefetch_filters(w, plane, first, depth, o, kept, part, parts, size):  # type: ignore[no-untyped-def]
+    """Asks for a part of the filters from `depth` channels to `kept` outputs: lines along whichever lies side by side."""
+    rows, row, line = (depth, w[4], kept) if w[5] == 1 else (kept, w[5], depth)
+    corner = w[0] + size * (plane * w[1] + first * w[4] + o * w[5])
+    count = TAPS * TAPS * rows
+    for i in range(count * part // parts, count * (part + 1) // parts):
+        tap = i // rows
+        at = corner + size * (tap // TAPS * w[2] + tap % TAPS * w[3] + i % rows * row)
+        for l in range(0, size * line, CACHE_LINE):
+            prefetch(at + l)
+
+
 @njit(nogil=True, cache=True)
 def _transform_filters(mine, w, outputs, weights, patches, zero):  # type: ignore[no-untyped-def]
     """(kd, 3, 3, C, O) → (panel, point, kd, C, o within the panel)"""
@@ -353,26 +366,34 @@ def _transform_all(mine, x, gate, inside, shape, before, planes, inputs, patches
 def _by_panels(  # type: ignore[no-untyped-def]
     mine, filters, channels, bias, y, shape, planes, inputs, weights, products, patches, relu, block, wide, zero
 ):
-    """One task: a panel of outputs, its weights transformed as it goes. inputs: all tiles of all planes, transformed."""
+    """One task: a panel of outputs, its weights transformed as it goes. inputs: all tiles of all planes, transformed.
+
+    Beside the multiplications the next filters are asked for.
+    """
     size = inputs.itemsize
     across = VECTOR_BYTES // size
     tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
     row = (channels + across - 1) // across * across
     point, u_point, out_point = inputs.shape[1], weights.shape[2], products.shape[2]
+    steps = (channels + PANEL_DEPTH - 1) // PANEL_DEPTH
     for panel in share(mine, (shape[4] + wide - 1) // wide):
         thread = get_thread_id()
         patch, o = patches[thread], panel * wide
         u = weights.ctypes.data + size * thread * AREA * u_point
         m = products.ctypes.data + size * thread * AREA * out_point
-        for k in range(planes):
-            for first in range(0, channels, PANEL_DEPTH):
-                depth = min(PANEL_DEPTH, channels - first)
-                _transform_panel(filters, k, first, depth, o, shape[4], wide, u, wide, u_point, patch, zero)
-                fresh = 1 if k == 0 and first == 0 else 0
-                for p in range(AREA):
-                    a = inputs.ctypes.data + size * (p * point + k * tiles * row + first)
-                    b, c = u + size * p * u_point, m + size * p * out_point
-                    multiply(block, a, row, 1, b, wide, c, wide, depth, tiles * shape[1], fresh, zero)
+        for step in range(planes * steps):
+            k, first = step // steps, step % steps * PANEL_DEPTH
+            depth = min(PANEL_DEPTH, channels - first)
+            _transform_panel(filters, k, first, depth, o, shape[4], wide, u, wide, u_point, patch, zero)
+            coming = (step + 1) % (planes * steps)
+            next_k, next_first, next_o = coming // steps, coming % steps * PANEL_DEPTH, o if coming else o + wide
+            for p in range(AREA):
+                if next_o < shape[4]:
+                    next_depth, next_kept = min(PANEL_DEPTH, channels - next_first), min(wide, shape[4] - next_o)
+                    _prefetch_filters(filters, next_k, next_first, next_depth, next_o, next_kept, p, AREA, size)
+                a = inputs.ctypes.data + size * (p * point + k * tiles * row + first)
+                b, c = u + size * p * u_point, m + size * p * out_point
+                multiply(block, a, row, 1, b, wide, c, wide, depth, tiles * shape[1], 1 if step == 0 else 0, zero)
         for t in range(tiles * shape[1]):
             n, h, w = _tile_at(t % tiles, shape)
             source, shift = m + size * t * wide, bias.ctypes.data + size * o

@@ -26,7 +26,7 @@ from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
-from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _tile_at, _transform_input
+from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _prefetch, _tile_at, _transform_input
 from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share
 
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
@@ -37,6 +37,7 @@ FEW_CHUNKS, MANY_CHUNKS = 2, 8  # `_in_parts` up to so many; in groups, the 36 p
 TILES = 24  # tiles that a task of `_in_parts` transforms at a time
 TASKS = 8  # at least so many tasks, by cutting the tiles into parts
 GROUP, GROUP_BYTES = 64, 6 << 20  # tiles of a group: at least so many, more as long as they take less memory than this
+AHEAD = 4  # tiles: so long before it is transformed a tile is asked for
 DEPTH = 64  # tiles multiplied at a time: a panel of 64 × 64 float32, 16 KB, stays in the first cache
 SLICES = 16  # in which a group is transformed, so that the sum for ∂b has one order
 
@@ -58,16 +59,17 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
     grouped = down * along > FEW_CHUNKS
     parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
-    gw = memory.empty((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
+    room = memory.scratch if parts > 1 else memory.empty  # one part is the result
+    gw = room((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
     images = (image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs)
     zero = x.dtype.type(0)
     if grouped:
         group = min(tiles, max(GROUP, GROUP_BYTES // (AREA * x.itemsize * (channels + outputs))))
         lasting = group < tiles or down * along < MANY_CHUNKS  # sums of all chunks at once, else those of the tasks under way
-        inputs = memory.empty((down, AREA, group * chunk + across), x.dtype)
-        gradients = memory.empty((along, AREA, group * chunk_outputs + across), x.dtype)
-        sums = memory.empty((down * along if lasting else threads, AREA, held * chunk_outputs + across), x.dtype)
+        inputs = memory.scratch((down, AREA, group * chunk + across), x.dtype)
+        gradients = memory.scratch((along, AREA, group * chunk_outputs + across), x.dtype)
+        sums = memory.scratch((down * along if lasting else threads, AREA, held * chunk_outputs + across), x.dtype)
         for k in range(planes):
             for first in range(0, tiles, group):
                 count = min(group, tiles - first)
@@ -79,9 +81,9 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
             if lasting:
                 _transform_lasting(all_tasks(), chunk, chunk_outputs, along, k, gw, sums, patches, zero)
     else:
-        inputs = memory.empty((threads, AREA, TILES * chunk + across), x.dtype)
-        gradients = memory.empty((threads, AREA, TILES * chunk_outputs + across), x.dtype)
-        sums = memory.empty((threads, AREA, held * chunk_outputs + across), x.dtype)
+        inputs = memory.scratch((threads, AREA, TILES * chunk + across), x.dtype)
+        gradients = memory.scratch((threads, AREA, TILES * chunk_outputs + across), x.dtype)
+        sums = memory.scratch((threads, AREA, held * chunk_outputs + across), x.dtype)
         _in_parts(all_tasks(), *images, gw, gb, inputs, gradients, sums, patches, block, wide, zero)
     total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
     return total, gb[:, :outputs].sum(axis=0)
@@ -125,15 +127,25 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
 def _transform_tile(  # type: ignore[no-untyped-def]
     x, inside, gy, gate, gated, shape, before, q, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total, patch, zero
 ):
-    """Tile number q of all planes: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0."""
+    """Tile number q of all planes: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0.
+    A later tile is asked for."""
     size = patch.itemsize
     per_plane = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
+    none = bool(0)  # no literal, for which Numba would compile the function once more
+    n, h, w = _tile_at((q + AHEAD) % per_plane, shape)
+    d = (q + AHEAD) // per_plane
+    plane = d - before[0] + k
+    if depth and 0 <= plane < inside[1]:
+        _prefetch(some, inside, (n, plane, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1), depth, size, none)
+    if kept and d < shape[1]:
+        _prefetch((gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4]), shape, (n, d, h, w), kept, size, none)
+        if gated:
+            _prefetch((gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4]), shape, (n, d, h, w), kept, size, none)
     n, h, w = _tile_at(q % per_plane, shape)
     d = q // per_plane
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
-        some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
-        none = bool(0)  # no literal, for which Numba would compile the function once more
         _transform_input(some, some, none, volume, (n, plane, h - before[1], w - before[2]), out, point, patch, zero)
     elif depth:
         for p in range(AREA):
