@@ -8,6 +8,8 @@ import pytest
 
 from minunet.ops.conv import Geometry, cpu, ref
 from minunet.ops.conv.cpu import choice, direct, winograd
+from minunet.ops.conv.cpu.images import as_last
+from minunet.simd import CACHE_LINE, VECTOR_BYTES
 from tests.conftest import require
 
 SAME, NONE = (1, 1), (0, 0)
@@ -200,6 +202,24 @@ def test_plans_are_found_again():
         for width in range(1, 300):
             cpu.forward(np.ones((1, 2, 1, width), np.float32), w, None, geometry(2), None, None)
     assert direct._plan.cache_info().misses == before
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(("outputs", "dtype", "whole"), [(32, "float32", True), (40, "float32", False), (24, "float64", True)])
+def test_streamed_results_are_the_same_bits(outputs, dtype, whole, activation, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, gate = (channels_last(rng, (2, 24, 34, 37), dtype) for _ in range(2))
+    w, b = rng.standard_normal((outputs, 24, 3, 3)).astype(dtype), rng.standard_normal(outputs).astype(dtype)
+
+    def results():
+        y = cpu.forward(x, w, b, geometry(2), activation, None)
+        return y, cpu.grad_x(x, gate, w.swapaxes(0, 1), b, geometry(2), x.shape[2:], activation, None)
+
+    at_once = results()
+    monkeypatch.setattr(winograd, "STREAMED", 0)
+    assert winograd._in_whole_lines(as_last(at_once[0])) == (whole and VECTOR_BYTES == CACHE_LINE)
+    for one, other in zip(at_once, results(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256, 1024])

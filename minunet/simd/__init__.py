@@ -9,7 +9,7 @@ from minunet.simd.rows import PADDING, make_rows
 from minunet.simd.tasks import all_tasks, share
 from minunet.simd.tile import BLOCKS, DOTS, block_for, multiply, multiply_runs
 from minunet.simd.transform import make_transform, transpose
-from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write
+from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write, settle
 
 __all__ = [
     "BLOCKS",
@@ -28,6 +28,7 @@ __all__ = [
     "poke",
     "prefetch",
     "prefetch_to_write",
+    "settle",
     "share",
     "transpose",
 ]

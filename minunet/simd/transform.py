@@ -19,13 +19,16 @@ from numba.extending import intrinsic
 from minunet.simd.vectors import Emitter
 
 
-def make_transform(matrix: Any, *, gated: bool = False, total: bool = False, bias: bool = False, relu: bool = False) -> Any:
+def make_transform(
+    matrix: Any, *, gated: bool = False, total: bool = False, bias: bool = False, relu: bool = False, stream: bool = False
+) -> Any:
     """An intrinsic on addresses, with strides in elements; `zero` is 0 of the element type:
 
         transform(x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, zero)
 
     gated: x counts only where a second image, `gate`, is positive. total: the sum of all x is added to `vector`.
-    bias: `vector` is added to every y. relu: y = max(y, 0). Arguments that an intrinsic has no use for may be 0.
+    bias: `vector` is added to every y. relu: y = max(y, 0). stream: y goes past the caches.
+    Arguments that an intrinsic has no use for may be 0.
     """
     M = np.asarray(matrix, dtype=np.float64)
     p, q = M.shape
@@ -39,6 +42,7 @@ def make_transform(matrix: Any, *, gated: bool = False, total: bool = False, bia
             x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, _ = args
             emit = Emitter(builder, zero)
             emit.align_stack()
+            store = emit.stream if stream else emit.store
             x, y, gate, vector = (emit.pointer(address) for address in (x, y, gate, vector))
             columns = []
             for j in range(q):
@@ -56,7 +60,7 @@ def make_transform(matrix: Any, *, gated: bool = False, total: bool = False, bia
                         value = emit.add(value, shift)
                     if relu:
                         value = emit.at_least(value, emit.constant(0.0))
-                    emit.store(value, emit.at(y, emit.times(y_row, i), emit.times(y_column, j)))
+                    store(value, emit.at(y, emit.times(y_row, i), emit.times(y_column, j)))
             return context.get_dummy_value()
 
         return types.void(*([types.intp] * 10), zero), codegen

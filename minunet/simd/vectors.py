@@ -75,6 +75,14 @@ class Emitter:
     def store(self, vector: Any, pointer: Any) -> None:
         self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize)
 
+    def stream(self, vector: Any, pointer: Any) -> None:
+        """A store past the caches: the line is not read before it is written, and others keep their place.
+
+        The pointer is aligned to a vector, which should fill the line. `settle` makes such stores seen by other threads.
+        """
+        store = self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=VECTOR_BYTES)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+
     def prefetch(self, pointer: Any, write: bool) -> None:
         """Asks for the cache line at `pointer`, which need not exist, to be brought into the second cache."""
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -199,6 +207,17 @@ def poke(typingctx, address, i, value):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, value), codegen
+
+
+@intrinsic
+def settle(typingctx):  # type: ignore[no-untyped-def]
+    """Waits until all that this thread has streamed is in memory."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def _make_prefetch(write: bool) -> Any:

@@ -47,6 +47,7 @@ from minunet.simd import (
     poke,
     prefetch,
     prefetch_to_write,
+    settle,
     share,
     transpose,
 )
@@ -78,12 +79,14 @@ def cook_toom(points: tuple[float, ...], outputs: int, taps: int) -> tuple[Any, 
 AT, G, BT = cook_toom(POINTS, OUT, TAPS)
 _input, _gated_input = make_transform(BT), make_transform(BT, gated=True)
 _filter = make_transform(G)
-_output, _output_relu = make_transform(AT, bias=True), make_transform(AT, bias=True, relu=True)
+_output, _output_relu = (make_transform(AT, bias=True, relu=relu) for relu in (False, True))
+_streamed, _streamed_relu = (make_transform(AT, bias=True, relu=relu, stream=True) for relu in (False, True))
 
 BLOCK, SMALL_BLOCK, MANY = 48, 24, 64  # tiles that run through the three stages together; fewer from so many channels on
 WASTE = 1 / 8  # of the outputs' vectors, for which a wider micro-kernel makes up: 97 outputs are 13 vectors of 8
 PANEL_DEPTH = 64  # input channels whose transformed weights of a panel are held at a time
 FEW_TILES = 150  # below, panels are the better tasks
+STREAMED = 1 << 23  # bytes of results: so many find no room in the caches until they are used, so they are written past them
 
 
 def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, int], y: Any, activation: str | None) -> None:
@@ -113,6 +116,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     if tiles * spatial[0] >= FEW_TILES:
         weights = memory.scratch((panels, AREA, planes, channels, wide), x.dtype)
         _transform_filters(all_tasks(), filters, outputs, weights, patches, zero)
+        streamed = y.nbytes >= STREAMED and _in_whole_lines(y)
         blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
         held = -(-largest // rows) * rows
@@ -121,7 +125,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
         products = memory.scratch((threads, AREA * (held * wide + across)), x.dtype)
         _by_tiles(
             all_tasks(), image, opening, inside, weights, padded_bias, walk(y), y.shape, before, blocks, parts, inputs, products,
-            patches, *options,
+            patches, streamed, *options,
         )  # fmt: skip
     else:
         held = -(-tiles * spatial[0] // rows) * rows
@@ -130,6 +134,11 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
         products = memory.scratch((threads, AREA, held * wide + across), x.dtype)
         _transform_all(all_tasks(), image, opening, inside, y.shape, before, planes, inputs, patches, gate is not None, zero)
         _by_panels(all_tasks(), filters, channels, padded_bias, walk(y), y.shape, planes, inputs, weights, products, patches, *options[1:])
+
+
+def _in_whole_lines(y: Any) -> bool:
+    """Does each vector of results fill a cache line?"""
+    return VECTOR_BYTES == CACHE_LINE and address(y) % CACHE_LINE == 0 and all(stride % CACHE_LINE == 0 for stride in y.strides[:-1])
 
 
 @njit(cache=True)
@@ -204,7 +213,7 @@ def _transform_panel(w, plane, first, depth, o, outputs, wide, out, step, point,
 
 
 @njit(cache=True)
-def _transform_output(products, point, y, shape, at, o, kept, bias, relu, patch, zero):  # type: ignore[no-untyped-def]
+def _transform_output(products, point, y, shape, at, o, kept, bias, relu, streamed, patch, zero):  # type: ignore[no-untyped-def]
     """One tile of `kept` outputs from o on: 36 rows, `point` numbers apart, to y at `at` = (n, d, h, w), cut where y ends."""
     size = patch.itemsize
     across = VECTOR_BYTES // size
@@ -219,10 +228,16 @@ def _transform_output(products, point, y, shape, at, o, kept, bias, relu, patch,
         if v >= direct:
             to, row, column = corner, OUT * stride, stride
         source = products + size * v
-        if relu:
-            _output_relu(source, IN * point, point, to + size * v, row, column, 0, 0, 0, bias + size * v, zero)
+        arguments = (source, IN * point, point, to + size * v, row, column, 0, 0, 0, bias + size * v, zero)
+        if streamed and v < direct:
+            if relu:
+                _streamed_relu(*arguments)
+            else:
+                _streamed(*arguments)
+        elif relu:
+            _output_relu(*arguments)
         else:
-            _output(source, IN * point, point, to + size * v, row, column, 0, 0, 0, bias + size * v, zero)
+            _output(*arguments)
     if direct == kept:
         return
     for i in range(min(OUT, shape[2] - h)):
@@ -283,8 +298,9 @@ def _transform_filters(mine, w, outputs, weights, patches, zero):  # type: ignor
 
 @njit(nogil=True, cache=True)
 def _by_tiles(  # type: ignore[no-untyped-def]
-    mine, x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, gated, relu, block, wide, zero
-):
+    mine, x, gate, inside, weights, bias, y, shape, before, blocks, parts, inputs, products, patches, streamed, gated, relu, block, wide,
+    zero
+):  # fmt: skip
     """One task: a block of tiles through some planes of y. The last kd planes of transformed input are kept, in turn."""
     size = weights.itemsize
     panels, _, planes, channels, _ = weights.shape
@@ -318,7 +334,8 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                     # (bool(1) is no literal, for which Numba would compile a function once more.)
                     for q in range(begin + count * p // AREA, begin + count * (p + 1) // AREA):
                         n, h, w = _tile_at(q, shape)
-                        _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, bool(1))
+                        if not streamed:
+                            _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, bool(1))
                         if panel == 0 and q + ahead < tiles and 0 <= coming < inside[1]:
                             n, h, w = _tile_at(q + ahead, shape)
                             at = (n, coming, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1)  # the rest was read for the tiles before
@@ -339,8 +356,10 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                             poke(m, p * out_point + i, zero)
                 for q in range(begin, end):
                     n, h, w = _tile_at(q, shape)
-                    source, shift = m + size * (q - begin) * wide, bias.ctypes.data + size * o
-                    _transform_output(source, out_point, y, shape, (n, d, h, w), o, min(wide, shape[4] - o), shift, relu, patch, zero)
+                    source, shift, kept = m + size * (q - begin) * wide, bias.ctypes.data + size * o, min(wide, shape[4] - o)
+                    _transform_output(source, out_point, y, shape, (n, d, h, w), o, kept, shift, relu, streamed, patch, zero)
+        if streamed:
+            settle()
 
 
 @njit(nogil=True, cache=True)
@@ -396,5 +415,5 @@ def _by_panels(  # type: ignore[no-untyped-def]
                 multiply(block, a, row, 1, b, wide, c, wide, depth, tiles * shape[1], 1 if step == 0 else 0, zero)
         for t in range(tiles * shape[1]):
             n, h, w = _tile_at(t % tiles, shape)
-            source, shift = m + size * t * wide, bias.ctypes.data + size * o
-            _transform_output(source, out_point, y, shape, (n, t // tiles, h, w), o, min(wide, shape[4] - o), shift, relu, patch, zero)
+            source, shift, kept = m + size * t * wide, bias.ctypes.data + size * o, min(wide, shape[4] - o)
+            _transform_output(source, out_point, y, shape, (n, t // tiles, h, w), o, kept, shift, relu, bool(0), patch, zero)
