@@ -125,19 +125,19 @@ def _make_tile(rows: int, vectors: int) -> Any:
 
 def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     @intrinsic
-    def tile(typingctx, a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+    def tile(typingctx, a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
         """c_r[:] = bias[:] + Σ_i a_r[offset_i] · b[i, :] for r < height, rounded up to whole blocks.
 
-        a_rows, c_rows: the address of an address for each row; those of the rows' next block are asked for beforehand. runs: the address
-        of `count` pairs (offset, 1) of int64. b: contiguous rows. columns: the address of a pair for each vector of the block: where its
-        results lie, seen from c_r, and how many are written.
+        a_rows, c_rows: the address of an address for each row. runs: the address of `count` pairs (offset, 1) of int64. b: contiguous rows.
+        columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
+        asked: so many numbers of the next block's rows are asked for beforehand, a line at a time.
         whole = 1: all are. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
         """
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, _ = args
+            a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, _ = args
             emit = Emitter(builder, zero)
             b, bias = emit.pointer(b), emit.pointer(bias)
             sums = _Sums(builder, emit, rows, vectors)
@@ -165,9 +165,9 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                             for r, v, place, kept in places():
                                 sums.set(r, v, emit.load_some(place, kept))
                 line = CACHE_LINE // emit.itemsize
-                with cgutils.for_range_slice(builder, emit.index(line - 1), count, emit.index(line)) as (last, _):
+                with cgutils.for_range_slice(builder, emit.index(line - 1), asked, emit.index(line)) as (last, _):
                     offset = emit.load_index(runs, emit.times(last, 2))
-                    for r in sums.rows:  # of the next block
+                    for r in sums.rows:
                         a_next = emit.pointer(emit.load_index(a_rows, builder.add(block, emit.index(rows + r))))
                         emit.prefetch(emit.at(a_next, offset), write=False)
                 with cgutils.for_range(builder, count) as each:
@@ -186,7 +186,7 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                             emit.store_some(sums.get(r, v), place, kept)
             return context.get_dummy_value()
 
-        return types.void(*([types.intp] * 11), zero), codegen
+        return types.void(*([types.intp] * 12), zero), codegen
 
     return tile
 
@@ -267,13 +267,13 @@ def multiply(block, a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh,
 
 
 @njit(cache=True)
-def multiply_runs(block, a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+def multiply_runs(block, a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
     """The same for rows made of runs; block = len(BLOCKS) is the one for a column alone."""
     if block == 0:
-        runs_0(a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero)
+        runs_0(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 1:
-        runs_1(a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero)
+        runs_1(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 2:
-        runs_2(a_rows, runs, count, b, c_rows, height, columns, whole, bias, first, relu, zero)
+        runs_2(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
     else:
         dots(a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, zero)

@@ -79,6 +79,12 @@ class Sums:
     step: Numbers
     sections: tuple[Section, ...]
 
+    @property
+    def apart(self) -> bool:
+        """Does each window of a section have its numbers for itself?"""
+        axes = ((axis, s) for section in self.sections for axis, s in zip(zip(*section.offsets, strict=True), self.stride, strict=False))
+        return all(max(axis) - min(axis) < s for axis, s in axes)
+
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, y: Any) -> None:
     """y[n,o,p] = b[o] + Σ_c Σ_k x̄[n,c,s·p+d·k]·w[o,c,k], written into y (N, D, H, W, O), channels side by side."""
@@ -163,7 +169,7 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
         of_group = image[0] + group * channels * c_step * size
         _sum(
-            all_tasks(), (of_group, *image[1:]), plan.stride, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
+            all_tasks(), (of_group, *image[1:]), plan.stride, plan.apart, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
             (result[0] + group * outputs * size, *result[1:]), y.shape[0], plan.step, plan.vectors,
             int(outputs % plan.across == 0), plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
             int(activation == "relu"), zero,
@@ -181,6 +187,7 @@ class Plan(NamedTuple):
         panel, columns that are computed together: the section, where its weights begin, its first vector in all and in the section
         vector of columns, or one column without vectors: where its results lie, seen from start 0 and output 0, and how many they are
         weights, for each tap and vector: where they lie in w, where they go, how many outputs they are
+    apart: those of `sums`: then the next windows are not in the cache yet, and are asked for.
     block, rows, wide: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors).
     packed: numbers. w_steps: of o and c.
     chunks of the windows, groups of the panels: their products are the tasks. places: a shape, of addresses.
@@ -194,6 +201,7 @@ class Plan(NamedTuple):
     weights: Any
     stride: Numbers
     step: Numbers
+    apart: bool
     block: int
     rows: int
     across: int
@@ -268,7 +276,7 @@ def _plan(
     groups = max(1, min(len(panels), 4 * threads // max(chunks, 1)))
     return Plan(
         _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(weights, 3),
-        as_triple(sums.stride, 1), as_triple(sums.step, 1), block, rows, across, wide,
+        as_triple(sums.stride, 1), as_triple(sums.step, 1), sums.apart, block, rows, across, wide,
         (max(len(section.starts) for section in sums.sections), each * across), packed + VECTOR_BYTES, w_steps[:2], chunks, groups,
         (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
@@ -331,7 +339,7 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
 
 @njit(nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
-    mine, image, stride, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
+    mine, image, stride, apart, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
     block, rows, across, wide, relu, zero
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
@@ -355,7 +363,7 @@ def _sum(  # type: ignore[no-untyped-def]
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
                 b = packed.ctypes.data + size * (begin + row * wide)
                 multiply_runs(
-                    block, a, runs.ctypes.data + 2 * PLACE * run, count, b, c, high - low,
+                    block, a, runs.ctypes.data + 2 * PLACE * run, count, count if apart else 0, b, c, high - low,
                     vectors.ctypes.data + 2 * PLACE * vector, whole, bias.ctypes.data + size * across * column, first,
                     relu if last else 0, zero,
                 )  # fmt: skip

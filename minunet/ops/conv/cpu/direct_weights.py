@@ -120,6 +120,7 @@ def _pack(x, gate, gated, inside, window, grid, low, high, first, last, left, a_
     """Numbers first … last − 1 of the windows at positions low … high − 1, to the address left + window · a_row + number · a_step."""
     channels = inside[4]
     kernel, stride, dilation, before = window[0:3], window[3:6], window[6:9], window[9:12]
+    apart = kernel[0] <= stride[0] and kernel[1] <= stride[1] and kernel[2] <= stride[2]
     p = low
     while p < high:
         n, d, h, w, count = _line(p, high, grid)
@@ -135,19 +136,22 @@ def _pack(x, gate, gated, inside, window, grid, low, high, first, last, left, a_
             to = left + size * ((p - low) * a_row + (tap * channels + c - first) * a_step)
             source = x[0] + size * (n * x[1] + d_tap * x[2] + h_tap * x[3] + w_tap * x[4] + c)
             opening = gate[0] + size * (n * gate[1] + d_tap * gate[2] + h_tap * gate[3] + w_tap * gate[4] + c)
-            _copy(source, stride[2] * x[4], opening, stride[2] * gate[4], gated, begin, stop, count, end - c, to, a_row, a_step, size, zero)
+            _copy(
+                source, stride[2] * x[4], opening, stride[2] * gate[4], gated, apart, begin, stop, count, end - c, to, a_row, a_step, size,
+                zero,
+            )  # fmt: skip
         p += count
 
 
 @njit(cache=True)
-def _copy(x, x_step, gate, gate_step, gated, begin, stop, count, channels, to, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
-    """`channels` numbers of each of `count` pixels, zeros before `begin` and from `stop` on."""
+def _copy(x, x_step, gate, gate_step, gated, apart, begin, stop, count, channels, to, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
+    """`channels` numbers of each of `count` pixels, zeros before `begin` and from `stop` on. apart: nobody else has read them just now."""
     across = VECTOR_BYTES // size
     if a_step == 1:
         vectors = channels // across * across
         for i in range(count if vectors else 0):
             row, pixel, opening = to + size * i * a_row, x + size * i * x_step, gate + size * i * gate_step
-            for line in range(0, size * vectors, CACHE_LINE):
+            for line in range(0, size * vectors if apart else 0, CACHE_LINE):
                 prefetch(pixel + size * AHEAD * x_step + line)
             if i < begin or i >= stop:
                 for c in range(vectors):
