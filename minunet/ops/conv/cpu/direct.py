@@ -82,8 +82,12 @@ class Sums:
     @property
     def apart(self) -> bool:
         """Does each window of a section have its numbers for itself?"""
-        axes = ((axis, s) for section in self.sections for axis, s in zip(zip(*section.offsets, strict=True), self.stride, strict=False))
-        return all(max(axis) - min(axis) < s for axis, s in axes)
+        return all(
+            max(axis) - min(axis) < s
+            for section in self.sections
+            if section.offsets  # some results meet no tap
+            for axis, s in zip(zip(*section.offsets, strict=True), self.stride, strict=True)
+        )
 
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, y: Any) -> None:

@@ -120,7 +120,9 @@ def _pack(x, gate, gated, inside, window, grid, low, high, first, last, left, a_
     """Numbers first … last − 1 of the windows at positions low … high − 1, to the address left + window · a_row + number · a_step."""
     channels = inside[4]
     kernel, stride, dilation, before = window[0:3], window[3:6], window[6:9], window[9:12]
-    apart = kernel[0] <= stride[0] and kernel[1] <= stride[1] and kernel[2] <= stride[2]
+    apart = True  # each window has its pixels for itself
+    for axis in range(3):
+        apart = apart and stride[axis] > dilation[axis] * (kernel[axis] - 1)
     p = low
     while p < high:
         n, d, h, w, count = _line(p, high, grid)

@@ -124,17 +124,23 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
 
 
 @njit(cache=True)
+def _tile_of_volume(q, shape):  # type: ignore[no-untyped-def]
+    """Tile number q of all planes, one plane after the other: (n, d, h, w) of its first output pixel; d ≥ shape[1] beyond the last."""
+    per_plane = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    n, h, w = _tile_at(q % per_plane, shape)
+    return n, q // per_plane, h, w
+
+
+@njit(cache=True)
 def _transform_tile(  # type: ignore[no-untyped-def]
     x, inside, gy, gate, gated, shape, before, q, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total, patch, zero
 ):
     """Tile number q of all planes: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0.
     A later tile is asked for."""
     size = patch.itemsize
-    per_plane = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
     some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
     none = bool(0)  # no literal, for which Numba would compile the function once more
-    n, h, w = _tile_at((q + AHEAD) % per_plane, shape)
-    d = (q + AHEAD) // per_plane
+    n, d, h, w = _tile_of_volume(q + AHEAD, shape)
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
         _prefetch(some, inside, (n, plane, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1), depth, size, none)
@@ -142,8 +148,7 @@ def _transform_tile(  # type: ignore[no-untyped-def]
         _prefetch((gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4]), shape, (n, d, h, w), kept, size, none)
         if gated:
             _prefetch((gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4]), shape, (n, d, h, w), kept, size, none)
-    n, h, w = _tile_at(q % per_plane, shape)
-    d = q // per_plane
+    n, d, h, w = _tile_of_volume(q, shape)
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
         _transform_input(some, some, none, volume, (n, plane, h - before[1], w - before[2]), out, point, patch, zero)
