@@ -8,7 +8,7 @@ import pytest
 
 from minunet.ops.conv import Geometry, cpu, ref
 from minunet.ops.conv.cpu import choice, direct, winograd
-from minunet.ops.conv.cpu.images import as_last
+from minunet.ops.conv.cpu.images import as_image
 from minunet.simd import CACHE_LINE, VECTOR_BYTES
 from tests.conftest import require
 
@@ -217,7 +217,7 @@ def test_streamed_results_are_the_same_bits(outputs, dtype, whole, activation, m
 
     at_once = results()
     monkeypatch.setattr(winograd, "STREAMED", 0)
-    assert winograd._in_whole_lines(as_last(at_once[0])) == (whole and VECTOR_BYTES == CACHE_LINE)
+    assert winograd._in_whole_lines(as_image(at_once[0]), at_once[0].itemsize) == (whole and VECTOR_BYTES == CACHE_LINE)
     for one, other in zip(at_once, results(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -33,6 +33,7 @@ from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, Emitter, lanes
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before. More
 # than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
 BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8, 1))
+PLACE = 8  # bytes of an address
 DOTS = 8  # rows of the micro-kernel for one column
 
 
@@ -143,17 +144,18 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
             sums = _Sums(builder, emit, rows, vectors)
             complete = builder.icmp_signed("!=", whole, emit.index(0))
             with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (block, _):
+                a_places, c_places = (builder.add(table, emit.times(block, PLACE)) for table in (a_rows, c_rows))
 
                 def places():  # type: ignore[no-untyped-def]
                     """Row, vector, where its results lie, how many they are. Read when needed: meanwhile the registers are for the sums."""
                     shifts = [emit.load_index(columns, 2 * v) for v in sums.vectors]
                     kept = [emit.load_index(columns, 2 * v + 1) for v in sums.vectors]
                     for r in sums.rows:
-                        c_at = emit.pointer(emit.load_index(c_rows, builder.add(block, emit.index(r))))
+                        c_at = emit.pointer(emit.load_index(c_places, r))
                         for v in sums.vectors:
                             yield r, v, emit.at(c_at, shifts[v]), kept[v]
 
-                a_at = [emit.pointer(emit.load_index(a_rows, builder.add(block, emit.index(r)))) for r in sums.rows]
+                a_at = [emit.pointer(emit.load_index(a_places, r)) for r in sums.rows]
                 with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
                     with start:
                         sums.fill(lambda v: emit.load(sums.column(bias, v)))
@@ -168,7 +170,7 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                 with cgutils.for_range_slice(builder, emit.index(line - 1), asked, emit.index(line)) as (last, _):
                     offset = emit.load_index(runs, emit.times(last, 2))
                     for r in sums.rows:
-                        a_next = emit.pointer(emit.load_index(a_rows, builder.add(block, emit.index(rows + r))))
+                        a_next = emit.pointer(emit.load_index(a_places, rows + r))
                         emit.prefetch(emit.at(a_next, offset), write=False)
                 with cgutils.for_range(builder, count) as each:
                     offset = emit.load_index(runs, emit.times(each.index, 2))

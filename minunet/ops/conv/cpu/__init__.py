@@ -13,7 +13,7 @@ from minunet import memory
 from minunet.arrays import channels_first, deliver
 from minunet.ops.conv.cpu import direct, direct_weights, sums, winograd, winograd_weights
 from minunet.ops.conv.cpu.choice import fits_winograd
-from minunet.ops.conv.cpu.images import as_last, as_triple
+from minunet.ops.conv.cpu.images import as_triple
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -23,9 +23,9 @@ def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, 
     kernel, channels, outputs = w.shape[2:], x.shape[1], w.shape[0]
     y = _room(out, (x.shape[0], outputs, *geometry.outputs(x.shape[2:], kernel)), x.dtype)
     if fits_winograd(kernel, geometry, channels, outputs):
-        winograd.convolve(x, None, _taps(w).swapaxes(3, 4), b, _before(geometry), as_last(y), activation)
+        winograd.convolve(x, None, _taps(w).swapaxes(3, 4), b, _before(geometry), y, activation)
     else:
-        direct.forward(x, w, b, geometry, activation, as_last(y))
+        direct.forward(x, w, b, geometry, activation, y)
     return deliver(y, out)
 
 
@@ -35,9 +35,9 @@ def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, spatial: tupl
     if fits_winograd(kernel, geometry, channels, outputs):
         taps = _taps(w)[::-1, ::-1, ::-1]  # (k, o, c) backwards: what x[i] gave to y[i − k + before], it gets back
         before = tuple(k - 1 - p for k, p in zip(as_triple(kernel, 1), _before(geometry), strict=True))
-        winograd.convolve(gy, gate, taps, b, before, as_last(gx), activation)
+        winograd.convolve(gy, gate, taps, b, before, gx, activation)
     else:
-        direct.grad_x(gy, gate, w, b, geometry, activation, as_last(gx))
+        direct.grad_x(gy, gate, w, b, geometry, activation, gx)
     return deliver(gx, out)
 
 

@@ -41,13 +41,13 @@ from numba import get_num_threads, get_thread_id, njit
 from minunet import memory
 from minunet.arrays import address
 from minunet.ops.conv.cpu.choice import FEW
-from minunet.ops.conv.cpu.images import as_triple, padded, padded_planes, walk
+from minunet.ops.conv.cpu.images import as_image, as_triple, padded, padded_planes
 from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, all_tasks, block_for, lanes, multiply_runs, peek, poke, share, transpose
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
 
-POSITIONS = 192  # of windows, in one task
+POSITIONS = 384  # of windows, in one task
 PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before it goes on: they stay in the second cache
 TOTAL = 7 if VECTOR_BYTES == 64 else 3  # multiplications that the sum of a vector's lanes costs as much as, measured on 1×1 heads
 PLACE = 8  # bytes of an address
@@ -91,14 +91,14 @@ class Sums:
 
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, y: Any) -> None:
-    """y[n,o,p] = b[o] + Σ_c Σ_k x̄[n,c,s·p+d·k]·w[o,c,k], written into y (N, D, H, W, O), channels side by side."""
-    sums = _windows(geometry, w.shape[2:], y.shape[6 - x.ndim : 4])
+    """y[n,o,p] = b[o] + Σ_c Σ_k x̄[n,c,s·p+d·k]·w[o,c,k], written into y (N, O, *axes), channels side by side."""
+    sums = _windows(geometry, w.shape[2:], y.shape[2:])
     _convolve(x, None, sums, _split(w, geometry.groups), b, activation, y)
 
 
 def grad_x(gy: Any, gate: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, gx: Any) -> None:
-    """∂x[n,c,i] = b[c] + Σ_o Σ_{p,k: s·p+d·k=i} ∂y[n,o,p]·w[o,c,k], written into gx (N, D, H, W, C); only where gate > 0 does ∂y count."""
-    sums = _remainders(geometry, w.shape[2:], gx.shape[6 - gy.ndim : 4], gy.shape[2:])
+    """∂x[n,c,i] = b[c] + Σ_o Σ_{p,k: s·p+d·k=i} ∂y[n,o,p]·w[o,c,k], written into gx (N, C, *axes); only where gate > 0 does ∂y count."""
+    sums = _remainders(geometry, w.shape[2:], gx.shape[2:], gy.shape[2:])
     _convolve(gy, gate, sums, [part.swapaxes(0, 1) for part in _split(w, geometry.groups)], b, activation, gx)
 
 
@@ -151,19 +151,21 @@ def _taps_of_remainder(start: int, kernel: int, stride: int, before: int, dilati
 def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activation: str | None, y: Any) -> None:
     """The sections of each group: y[n, start + step·p, o] = b[o] + Σ_tap Σ_c x̄[n, stride·p + offset[tap], c] · w[o, c, tap].
 
-    x, gate: (N, C, *axes); filters: (O, C, *kernel) for each group, any strides; y: (N, D, H, W, all O).
+    x, gate: (N, C, *axes); filters: (O, C, *kernel) for each group, any strides; y: (N, all O, *axes).
     """
     if not y.size:
         return
     size, zero = y.itemsize, y.dtype.type(0)
     outputs, channels = filters[0].shape[:2]
     if 1 < x.shape[1] < FEW and channels <= outputs and gate is None and x.flags.c_contiguous:
-        volume, image, c_step = padded_planes(x, sums.margins)
+        image, c_step = padded_planes(x, sums.margins)
     else:
-        (volume, image), c_step = padded(x, gate, sums.margins), 1
-    result = walk(y)
-    alone = channels == x.shape[1]
-    plan = _plan(sums, image[1:], c_step, result[1:], channels, outputs, alone, y.shape[0], filters[0].strides, size, get_num_threads())
+        image, c_step = padded(x, gate, sums.margins), 1
+    (where, *steps), (y_where, *y_steps) = image.walk, as_image(y).walk
+    plan = _plan(
+        sums, tuple(steps), c_step, tuple(y_steps), channels, outputs, channels == x.shape[1], y.shape[0], filters[0].strides, size,
+        get_num_threads(),
+    )  # fmt: skip
     packed = memory.scratch((plan.packed,), y.dtype)
     bias = np.zeros(plan.columns, y.dtype)
     places = np.empty(plan.places, np.int64)
@@ -171,14 +173,12 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
         _pack(all_tasks(), plan.weights, address(w), *plan.w_steps, channels, packed, plan.across, plan.wide, zero)
         if b is not None:
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
-        of_group = image[0] + group * channels * c_step * size
         _sum(
-            all_tasks(), (of_group, *image[1:]), plan.stride, plan.apart, plan.sections, plan.panels, plan.stages, plan.runs, packed, bias,
-            (result[0] + group * outputs * size, *result[1:]), y.shape[0], plan.step, plan.vectors,
+            all_tasks(), (where + size * group * channels * c_step, *steps), plan.stride, plan.apart, plan.sections, plan.panels,
+            plan.stages, plan.runs, packed, bias, (y_where + size * group * outputs, *y_steps), y.shape[0], plan.step, plan.vectors,
             int(outputs % plan.across == 0), plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
             int(activation == "relu"), zero,
         )  # fmt: skip
-    del volume  # the kernels knew it by its address
 
 
 class Plan(NamedTuple):
@@ -348,9 +348,9 @@ def _sum(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
     size = packed.itemsize
+    own = places[get_thread_id()]
+    a, c = own[0].ctypes.data, own[1].ctypes.data
     for task in share(mine, chunks * groups):
-        own = places[get_thread_id()]
-        a, c = own[0].ctypes.data, own[1].ctypes.data
         chunk, group = task // groups, task % groups
         filled, low, high = -1, 0, 0  # the section whose addresses `own` has
         first_panel, last_panel = len(panels) * group // groups, len(panels) * (group + 1) // groups

@@ -59,26 +59,25 @@ _POINT = Window((1, 1, 1))
 
 def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias: bool) -> tuple[Any, Any]:
     """∂w (taps, C, O) and ∂b (O) or None; gy, gate: (N, O, *grid), only where gate > 0 does ∂y count."""
-    source, image = as_image(x)
-    target, gradient = as_image(gy)
-    _, opening = (target, gradient) if gate is None else as_image(gate)
-    channels, outputs = source.shape[-1], target.shape[-1]
+    image, gradient = as_image(x), as_image(gy)
+    opening = gradient if gate is None else as_image(gate)
+    channels, outputs = x.shape[1], gy.shape[1]
     length = math.prod(window.kernel) * channels
     swapped = outputs < FEW <= channels  # few outputs: they are the rows of the sums, not the columns
     numbers = length + (bias and not swapped)  # one more number in each window, a 1: its product with ∂y is ∂b
     down, along = (outputs, numbers) if swapped else (numbers, outputs)
     block, rows, wide = block_for(along, x.itemsize)
     if swapped:
-        step = _distance(source, image) if window == _POINT else 0
+        step = _distance(image) if window == _POINT else 0
     else:
-        step = _distance(target, gradient) if gate is None else 0
+        step = _distance(gradient) if gate is None else 0
     in_place = along % wide == 0 and step * x.itemsize <= NEAR
     step = step if in_place else 0  # of the pixels that the right matrix reads; 0: it is a copy
     columns = -(-along // wide) * wide
     chunk_along = min(columns, ALONG * lanes(x.itemsize))
     chunk_down = max(rows, min(-(-down // rows) * rows, min(SUMS // chunk_along, NUMBERS // PIXELS) // rows * rows))
     chunks = -(-down // chunk_down) * -(-columns // chunk_along)
-    total = source.shape[0] * math.prod(grid)
+    total = x.shape[0] * math.prod(grid)
     parts = max(1, min(-(-TASKS // chunks), -(-total // PIXELS)))
     threads = get_num_threads()
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
@@ -87,8 +86,9 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     left = memory.scratch((threads, PIXELS * small + rows), x.dtype)
     right = memory.scratch((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
-        all_tasks(), image, source.shape, window.numbers, gradient, opening, gate is not None, target.shape, length, numbers, swapped, step,
-        chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize, x.dtype.type(0), x.dtype.type(1),
+        all_tasks(), image.walk, image.sizes, window.numbers, gradient.walk, opening.walk, gate is not None, gradient.sizes, length,
+        numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize,
+        x.dtype.type(0), x.dtype.type(1),
     )  # fmt: skip
     used = sums[:, :down, :along]
     result = used.sum(axis=0) if parts > 1 else used[0]
@@ -97,11 +97,11 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     return result[:length].reshape(-1, channels, outputs), result[length] if bias else None
 
 
-def _distance(volume: Any, image: Image) -> int:
+def _distance(image: Image) -> int:
     """Elements from each pixel to the next if it is the same for all, else 0."""
-    distance = image[4]
+    distance = image.walk[4]
     reached = distance
-    for size, step, inner in zip(volume.shape[2::-1], image[3:0:-1], volume.shape[3:0:-1], strict=True):
+    for size, step, inner in zip(image.sizes[2::-1], image.walk[3:0:-1], image.sizes[3:0:-1], strict=True):
         reached *= inner
         if size > 1 and step != reached:
             return 0

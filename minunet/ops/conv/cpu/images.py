@@ -6,27 +6,30 @@ With addresses instead of arrays a kernel is compiled once, whatever the strides
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import numpy as np
 from numba import njit
 
 from minunet import memory
-from minunet.arrays import address, as_volume
+from minunet.arrays import address
 from minunet.simd import VECTOR_BYTES, all_tasks, make_transform, peek, poke, share
 
-Image = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side
+Sizes = tuple[int, int, int, int, int]  # (N, D, H, W, C); absent axes have size 1
+Walk = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side
 
 
-def as_image(x: Any) -> tuple[Any, Image]:
-    """(N, C, *spatial) → the (N, D, H, W, C) view and how to walk it. Copies only where the channels do not lie side by side."""
+class Image(NamedTuple):
+    """array: whose memory it is, which must live until a kernel has run."""
+
+    array: Any
+    walk: Walk
+    sizes: Sizes
+
+
+def as_image(x: Any) -> Image:
+    """Of (N, C, *spatial). Copies only where the channels do not lie side by side."""
     return padded(x, None, ())
-
-
-def walk(volume: Any) -> Image:
-    """The address and the strides of an (N, D, H, W, C) array."""
-    size, (n, d, h, w, _) = volume.itemsize, volume.strides
-    return address(volume), n // size, d // size, h // size, w // size
 
 
 def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:
@@ -38,45 +41,60 @@ _ONE = [[1.0]]  # the transform that changes nothing moves a vector
 move, gated_move = make_transform(_ONE), make_transform(_ONE, gated=True)
 
 
-def padded(x: Any, gate: Any, margins: Any) -> tuple[Any, Image]:
-    """(N, C, *spatial) with (before, after) zeros around each axis → the (N, D, H, W, C) volume and how to walk it.
+def padded(x: Any, gate: Any, margins: Any) -> Image:
+    """(N, C, *spatial) with (before, after) zeros around each axis.
 
     A negative margin crops. Only where gate > 0 does x count. Copies only where something must change.
     """
-    last = as_last(x)
-    steps = _strides(last)
-    if gate is None and steps[5] == 1 and not any(any(pair) for pair in margins):
-        return last, steps[:5]
-    held = last if gate is None else as_last(gate)  # if it is a copy, it must live until `_pad` has read it
-    pairs = as_triple(margins, (0, 0))
-    sizes = (n + before + after for n, (before, after) in zip(last.shape[1:4], pairs, strict=True))
-    image = memory.scratch((last.shape[0], *sizes, last.shape[4]), x.dtype)
-    before = tuple(pair[0] for pair in pairs)
-    _pad(all_tasks(), steps, steps if gate is None else _strides(held), gate is not None, last.shape, before, image, x.dtype.type(0))
-    return image, walk(image)
+    x, steps, apart, sizes = _lying(x)
+    framed, before, changed = _frame(sizes, margins)
+    if gate is None and apart == 1 and not changed:
+        return Image(x, (address(x), *steps), sizes)
+    source = opening = (address(x), *steps, apart)
+    if gate is not None:
+        gate, gate_steps, gate_apart, _ = _lying(gate)  # if it is a copy, it must live until `_pad` has read it
+        opening = (address(gate), *gate_steps, gate_apart)
+    image = memory.scratch(framed, x.dtype)
+    _pad(all_tasks(), source, opening, gate is not None, sizes, before, image, x.dtype.type(0))
+    return Image(image, (address(image), *_dense(framed)), framed)
 
 
-def padded_planes(x: Any, margins: Any) -> tuple[Any, Image, int]:
+def padded_planes(x: Any, margins: Any) -> tuple[Image, int]:
     """As `padded`, for contiguous x, whose channels stay as they are, one plane behind the other; and the steps from plane to plane."""
     n, channels, *spatial = x.shape
-    planes, (where, plane, *steps) = padded(x.reshape(n * channels, 1, *spatial), None, margins)
-    return planes, (where, channels * plane, *steps), plane
+    planes, (where, plane, *steps), (_, *sizes, _) = padded(x.reshape(n * channels, 1, *spatial), None, margins)
+    return Image(planes, (where, channels * plane, *steps), (n, *sizes, channels)), plane
 
 
-_CHANNELS_TO_END = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+def _lying(x: Any) -> Any:
+    """x, the strides of n, d, h, w in elements, that of c, and the sizes."""
+    x = x if x.flags.aligned else x.copy()  # else strides count no whole numbers
+    return x, *_layout(x.shape, x.strides, x.itemsize)
 
 
-def as_last(x: Any) -> Any:
-    """(N, C, *spatial) → the (N, D, H, W, C) view."""
-    last = x.transpose(_CHANNELS_TO_END[x.ndim])
-    if not x.flags.aligned:  # its strides count no whole numbers
-        last = np.ascontiguousarray(last)
-    return last if x.ndim == 5 else as_volume(last)
+# What follows is asked for in every call of every layer, and costs as much as a small convolution: so it is remembered.
 
 
-def _strides(volume: Any) -> tuple[int, int, int, int, int, int]:
-    """As `walk`, and the stride of the channels."""
-    return *walk(volume), volume.strides[4] // volume.itemsize if volume.shape[4] > 1 else 1
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Any:
+    """(N, C, *spatial) → the strides of n, d, h, w in elements, that of c, and the sizes."""
+    (samples, channels, *spatial), (n, c, *steps) = shape, [stride // itemsize for stride in strides]
+    return (n, *as_triple(steps, 0)), c if channels > 1 else 1, (samples, *as_triple(spatial, 1), channels)
+
+
+@lru_cache(maxsize=1024)
+def _frame(sizes: Sizes, margins: Any) -> Any:
+    """With the margins: the sizes, the zeros before, and whether anything differs."""
+    pairs = as_triple(margins, (0, 0))
+    spatial = [n + before + after for n, (before, after) in zip(sizes[1:4], pairs, strict=True)]
+    return (sizes[0], *spatial, sizes[4]), tuple(before for before, _ in pairs), any(any(pair) for pair in pairs)
+
+
+@lru_cache(maxsize=1024)
+def _dense(sizes: Sizes) -> tuple[int, int, int, int]:
+    """The strides of n, d, h, w where the numbers lie one after the other."""
+    _, d, h, w, c = sizes
+    return d * h * w * c, h * w * c, w * c, c
 
 
 @njit(nogil=True, cache=True)

@@ -34,7 +34,7 @@ from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.arrays import address
-from minunet.ops.conv.cpu.images import as_image, walk
+from minunet.ops.conv.cpu.images import Image, as_image
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
@@ -92,12 +92,11 @@ STREAMED = 1 << 23  # bytes of results: so many find no room in the caches until
 def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, int], y: Any, activation: str | None) -> None:
     """y[n,o,p] = bias[o] + Σ_c Σ_k x̄[n,c,p−before+k]·taps[k,c,o] for taps of size kd × 3 × 3; only where gate > 0 does x count.
 
-    x, gate: (N, C, *axes); taps: (kd, 3, 3, C, O), any strides; y: (N, D, H, W, O), channels side by side.
+    x, gate: (N, C, *axes); taps: (kd, 3, 3, C, O), any strides; y: (N, O, *axes), channels side by side.
     """
-    source, image = as_image(x)
-    _, opening = (source, image) if gate is None else as_image(gate)
-    channels = source.shape[-1]
-    outputs, planes = taps.shape[-1], taps.shape[0]
+    image, result = as_image(x), as_image(y)
+    opening = image if gate is None else as_image(gate)
+    channels, outputs, planes = x.shape[1], y.shape[1], taps.shape[0]
     block, rows, wide = block_for(outputs, x.itemsize, WASTE)
     panels = -(-outputs // wide)
     across = lanes(x.itemsize)
@@ -105,40 +104,44 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     padded_bias = np.zeros(panels * wide, dtype=x.dtype)
     if bias is not None:
         padded_bias[:outputs] = bias
-    n, spatial = y.shape[0], y.shape[1:4]
-    tiles = n * -(-spatial[1] // OUT) * -(-spatial[2] // OUT)
+    samples, depth, height, width, _ = result.sizes
+    tiles = samples * -(-height // OUT) * -(-width // OUT)
     threads = get_num_threads()
     patches = np.zeros((threads, IN, IN, max(row, wide, TAPS * TAPS * across**2 // AREA)), dtype=x.dtype)
-    inside = source.shape
     filters = (address(taps), *(stride // x.itemsize for stride in taps.strides))
     zero = x.dtype.type(0)
     options = (gate is not None, activation == "relu", block, wide, zero)
-    if tiles * spatial[0] >= FEW_TILES:
+    if tiles * depth >= FEW_TILES:
         weights = memory.scratch((panels, AREA, planes, channels, wide), x.dtype)
         _transform_filters(all_tasks(), filters, outputs, weights, patches, zero)
-        streamed = y.nbytes >= STREAMED and _in_whole_lines(y)
+        streamed = y.nbytes >= STREAMED and _in_whole_lines(result, y.itemsize)
         blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
         held = -(-largest // rows) * rows
-        parts = max(1, min(spatial[0], 4 * threads // blocks))
+        parts = max(1, min(depth, 4 * threads // blocks))
         inputs = memory.scratch((threads, planes, AREA * (held * row + across)), x.dtype)
         products = memory.scratch((threads, AREA * (held * wide + across)), x.dtype)
         _by_tiles(
-            all_tasks(), image, opening, inside, weights, padded_bias, walk(y), y.shape, before, blocks, parts, inputs, products,
-            patches, streamed, *options,
+            all_tasks(), image.walk, opening.walk, image.sizes, weights, padded_bias, result.walk, result.sizes, before, blocks, parts,
+            inputs, products, patches, streamed, *options,
         )  # fmt: skip
     else:
-        held = -(-tiles * spatial[0] // rows) * rows
+        held = -(-tiles * depth // rows) * rows
         inputs = memory.scratch((AREA, (tiles * (planes - 1) + held) * row + across), x.dtype)
         weights = memory.scratch((threads, AREA, PANEL_DEPTH * wide + across), x.dtype)
         products = memory.scratch((threads, AREA, held * wide + across), x.dtype)
-        _transform_all(all_tasks(), image, opening, inside, y.shape, before, planes, inputs, patches, gate is not None, zero)
-        _by_panels(all_tasks(), filters, channels, padded_bias, walk(y), y.shape, planes, inputs, weights, products, patches, *options[1:])
+        _transform_all(
+            all_tasks(), image.walk, opening.walk, image.sizes, result.sizes, before, planes, inputs, patches, gate is not None, zero
+        )
+        _by_panels(
+            all_tasks(), filters, channels, padded_bias, result.walk, result.sizes, planes, inputs, weights, products, patches, *options[1:]
+        )
 
 
-def _in_whole_lines(y: Any) -> bool:
+def _in_whole_lines(result: Image, itemsize: int) -> bool:
     """Does each vector of results fill a cache line?"""
-    return VECTOR_BYTES == CACHE_LINE and address(y) % CACHE_LINE == 0 and all(stride % CACHE_LINE == 0 for stride in y.strides[:-1])
+    where, *steps = result.walk
+    return VECTOR_BYTES == CACHE_LINE and where % CACHE_LINE == 0 and all(step * itemsize % CACHE_LINE == 0 for step in steps)
 
 
 @njit(cache=True)

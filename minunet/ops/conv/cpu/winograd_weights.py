@@ -44,16 +44,16 @@ SLICES = 16  # in which a group is transformed, so that the sum for ∂b has one
 
 def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], planes: int) -> tuple[Any, Any]:
     """∂w (kd, 3, 3, C, O) and ∂b (O) from x and ∂y, (N, C, *axes) both; only where gate > 0 does ∂y count."""
-    source, image = as_image(x)
-    target, gradient = as_image(gy)
-    _, opening = (target, gradient) if gate is None else as_image(gate)
-    channels, outputs = source.shape[-1], target.shape[-1]
+    image, gradient = as_image(x), as_image(gy)
+    opening = gradient if gate is None else as_image(gate)
+    channels, outputs = x.shape[1], gy.shape[1]
     across = lanes(x.itemsize)
     block, rows, wide = block_for(min(outputs, OUTPUTS), x.itemsize)
     down, along = -(-channels // CHANNELS), -(-outputs // OUTPUTS)
     chunk = -(-channels // (down * across)) * across
     chunk_outputs = -(-outputs // (along * wide)) * wide
-    tiles = target.shape[0] * target.shape[1] * -(-target.shape[2] // OUT) * -(-target.shape[3] // OUT)
+    samples, depth, height, width, _ = gradient.sizes
+    tiles = samples * depth * -(-height // OUT) * -(-width // OUT)
     held = -(-chunk // rows) * rows
     threads = get_num_threads()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
@@ -62,7 +62,7 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
     gw = room((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
-    images = (image, source.shape, gradient, opening, gate is not None, target.shape, before, chunk, chunk_outputs)
+    images = (image.walk, image.sizes, gradient.walk, opening.walk, gate is not None, gradient.sizes, before, chunk, chunk_outputs)
     zero = x.dtype.type(0)
     if grouped:
         group = min(tiles, max(GROUP, GROUP_BYTES // (AREA * x.itemsize * (channels + outputs))))
