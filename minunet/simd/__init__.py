@@ -7,7 +7,7 @@ threads.
 
 from minunet.simd.rows import PADDING, make_rows
 from minunet.simd.tasks import all_tasks, share
-from minunet.simd.tile import BLOCKS, DOTS, block_for, multiply, multiply_runs
+from minunet.simd.tile import BLOCKS, DOTS, PLACE, block_for, multiply, multiply_runs
 from minunet.simd.transform import make_transform, transpose
 from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write, settle
 
@@ -16,6 +16,7 @@ __all__ = [
     "CACHE_LINE",
     "DOTS",
     "PADDING",
+    "PLACE",
     "VECTOR_BYTES",
     "all_tasks",
     "block_for",

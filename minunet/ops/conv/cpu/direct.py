@@ -42,7 +42,7 @@ from minunet import memory
 from minunet.arrays import address
 from minunet.ops.conv.cpu.choice import FEW
 from minunet.ops.conv.cpu.images import as_image, as_triple, padded, padded_planes
-from minunet.simd import BLOCKS, DOTS, VECTOR_BYTES, all_tasks, block_for, lanes, multiply_runs, peek, poke, share, transpose
+from minunet.simd import BLOCKS, DOTS, PLACE, VECTOR_BYTES, all_tasks, block_for, lanes, multiply_runs, peek, poke, share, transpose
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 POSITIONS = 384  # of windows, in one task
 PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before it goes on: they stay in the second cache
 TOTAL = 7 if VECTOR_BYTES == 64 else 3  # multiplications that the sum of a vector's lanes costs as much as, measured on 1×1 heads
-PLACE = 8  # bytes of an address
 PLANS = 1024  # that are kept, and what they are found by
 
 Numbers = tuple[int, ...]

@@ -72,7 +72,7 @@ def _lying(x: Any) -> Any:
     return x, *_layout(x.shape, x.strides, x.itemsize)
 
 
-# What follows is asked for in every call of every layer, and costs as much as a small convolution: so it is remembered.
+# What follows is asked for in every call of every layer, always of the same shapes: so it is remembered.
 
 
 @lru_cache(maxsize=1024)
