@@ -8,7 +8,7 @@ import pytest
 
 from minunet.ops.conv import Geometry, cpu, ref
 from minunet.ops.conv.cpu import choice, direct, winograd
-from minunet.ops.conv.cpu.images import as_image
+from minunet.ops.conv.cpu.images import in_whole_lines
 from minunet.simd import CACHE_LINE, VECTOR_BYTES
 from tests.conftest import require
 
@@ -205,21 +205,32 @@ def test_plans_are_found_again():
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("window", [3, 5])
 @pytest.mark.parametrize(("outputs", "dtype", "whole"), [(32, "float32", True), (40, "float32", False), (24, "float64", True)])
-def test_streamed_results_are_the_same_bits(outputs, dtype, whole, activation, monkeypatch):
+def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activation, monkeypatch):
+    algorithm = winograd if window == 3 else direct
     rng = np.random.default_rng(0)
     x, gate = (channels_last(rng, (2, 24, 34, 37), dtype) for _ in range(2))
-    w, b = rng.standard_normal((outputs, 24, 3, 3)).astype(dtype), rng.standard_normal(outputs).astype(dtype)
+    w, b = rng.standard_normal((outputs, 24, window, window)).astype(dtype), rng.standard_normal(outputs).astype(dtype)
+    same = geometry(2, padding=(window // 2, window // 2))
+    streamed = []
+
+    def asked(*where):
+        streamed.append(in_whole_lines(*where))
+        return streamed[-1]
 
     def results():
-        y = cpu.forward(x, w, b, geometry(2), activation, None)
-        return y, cpu.grad_x(x, gate, w.swapaxes(0, 1), b, geometry(2), x.shape[2:], activation, None)
+        direct._plan.cache_clear()  # what is large is part of a plan
+        y = cpu.forward(x, w, b, same, activation, None)
+        return y, cpu.grad_x(x, gate, w.swapaxes(0, 1), b, same, x.shape[2:], activation, None)
 
+    monkeypatch.setattr(algorithm, "in_whole_lines", asked)
     at_once = results()
-    monkeypatch.setattr(winograd, "STREAMED", 0)
-    assert winograd._in_whole_lines(as_image(at_once[0]), at_once[0].itemsize) == (whole and VECTOR_BYTES == CACHE_LINE)
+    assert not streamed
+    monkeypatch.setattr(algorithm, "LARGE", 0)
     for one, other in zip(at_once, results(), strict=True):
         np.testing.assert_array_equal(one, other)
+    assert any(streamed) == (whole and VECTOR_BYTES == CACHE_LINE)
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256, 1024])

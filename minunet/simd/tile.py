@@ -35,6 +35,7 @@ from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, Emitter, lanes
 BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8, 1))
 PLACE = 8  # bytes of an address
 DOTS = 8  # rows of the micro-kernel for one column
+AHEAD = 4096  # bytes by which it asks beforehand: the next rows would be too near
 
 
 def block_for(columns: int, itemsize: int, waste: float = 0) -> tuple[int, int, int]:
@@ -132,7 +133,8 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
         a_rows, c_rows: the address of an address for each row. runs: the address of `count` pairs (offset, 1) of int64. b: contiguous rows.
         columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
         asked: so many numbers of the next block's rows are asked for beforehand, a line at a time.
-        whole = 1: all are. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is written is at least 0.
+        whole = 1: all are; 2: and they go past the caches. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is
+        written is at least 0.
         """
         if not isinstance(zero, types.Float):
             return None
@@ -142,7 +144,7 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
             emit = Emitter(builder, zero)
             b, bias = emit.pointer(b), emit.pointer(bias)
             sums = _Sums(builder, emit, rows, vectors)
-            complete = builder.icmp_signed("!=", whole, emit.index(0))
+            complete, past = (builder.icmp_signed(">", whole, emit.index(n)) for n in (0, 1))
             with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (block, _):
                 a_places, c_places = (builder.add(table, emit.times(block, PLACE)) for table in (a_rows, c_rows))
 
@@ -180,9 +182,13 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                         for v in sums.vectors:
                             sums.set(r, v, emit.at_least(sums.get(r, v), emit.constant(0.0)))
                 with builder.if_else(complete) as (all_columns, some_columns):
-                    with all_columns:
-                        for r, v, place, _ in places():
-                            emit.store(sums.get(r, v), place)
+                    with all_columns, builder.if_else(past) as (past_caches, into_caches):
+                        with past_caches:
+                            for r, v, place, _ in places():
+                                emit.stream(sums.get(r, v), place)
+                        with into_caches:
+                            for r, v, place, _ in places():
+                                emit.store(sums.get(r, v), place)
                     with some_columns:
                         for r, v, place, kept in places():
                             emit.store_some(sums.get(r, v), place, kept)
@@ -195,13 +201,16 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
 
 def _make_dots_of_runs(rows: int) -> Any:
     @intrinsic
-    def dots(typingctx, a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, zero):  # type: ignore[no-untyped-def]
-        """As `tile` of runs for one column: b is contiguous, and sums go along it and the runs (offset, length), a vector at a time."""
+    def dots(typingctx, a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+        """As `tile` of runs for one column: b is contiguous, and sums go along it and the runs (offset, length), a vector at a time.
+
+        asked: so many numbers are asked for beforehand that lie AHEAD bytes behind those of the first run.
+        """
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, _ = args
+            a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, _ = args
             emit = Emitter(builder, zero)
             sums = _Sums(builder, emit, rows, 1)
             with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (block, _):
@@ -216,6 +225,11 @@ def _make_dots_of_runs(rows: int) -> Any:
                     with go_on:
                         for r in sums.rows:
                             sums.set(r, 0, emit.alone(builder.load(places[r], align=emit.itemsize)))
+                line = CACHE_LINE // emit.itemsize
+                with cgutils.for_range_slice(builder, emit.index(0), asked, emit.index(line)) as (k, _):
+                    further = builder.add(emit.load_index(runs, 0), builder.add(k, emit.index(AHEAD // emit.itemsize)))
+                    for pointer in a_at:
+                        emit.prefetch(emit.at(pointer, further), write=False)
                 rest = cgutils.alloca_once(builder, emit.pointer(b).type)
                 builder.store(emit.pointer(b), rest)
                 with cgutils.for_range(builder, count) as each:
@@ -247,7 +261,7 @@ def _make_dots_of_runs(rows: int) -> Any:
                         builder.store(number, places[r], align=emit.itemsize)
             return context.get_dummy_value()
 
-        return types.void(*([types.intp] * 10), zero), codegen
+        return types.void(*([types.intp] * 11), zero), codegen
 
     return dots
 
@@ -278,4 +292,4 @@ def multiply_runs(block, a_rows, runs, count, asked, b, c_rows, height, columns,
     elif block == 2:
         runs_2(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
     else:
-        dots(a_rows, runs, count, b, c_rows, height, columns, bias, first, relu, zero)
+        dots(a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, zero)

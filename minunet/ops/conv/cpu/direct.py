@@ -41,13 +41,28 @@ from numba import get_num_threads, get_thread_id, njit
 from minunet import memory
 from minunet.arrays import address
 from minunet.ops.conv.cpu.choice import FEW
-from minunet.ops.conv.cpu.images import as_image, as_triple, padded, padded_planes
-from minunet.simd import BLOCKS, DOTS, PLACE, VECTOR_BYTES, all_tasks, block_for, lanes, multiply_runs, peek, poke, share, transpose
+from minunet.ops.conv.cpu.images import LARGE, as_image, as_triple, in_whole_lines, padded, padded_planes
+from minunet.simd import (
+    BLOCKS,
+    DOTS,
+    PLACE,
+    VECTOR_BYTES,
+    all_tasks,
+    block_for,
+    lanes,
+    multiply_runs,
+    peek,
+    poke,
+    settle,
+    share,
+    transpose,
+)
 
 if TYPE_CHECKING:
     from minunet.ops.conv import Geometry
 
 POSITIONS = 384  # of windows, in one task
+ENOUGH = 16  # numbers of a window: so many take as long to add up as their result takes to memory, and it may be streamed
 PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before it goes on: they stay in the second cache
 TOTAL = 7 if VECTOR_BYTES == 64 else 3  # multiplications that the sum of a vector's lanes costs as much as, measured on 1×1 heads
 PLANS = 1024  # that are kept, and what they are found by
@@ -160,11 +175,13 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
         image, c_step = padded_planes(x, sums.margins)
     else:
         image, c_step = padded(x, gate, sums.margins), 1
-    (where, *steps), (y_where, *y_steps) = image.walk, as_image(y).walk
+    result = as_image(y).walk
+    (where, *steps), (y_where, *y_steps) = image.walk, result
     plan = _plan(
         sums, tuple(steps), c_step, tuple(y_steps), channels, outputs, channels == x.shape[1], y.shape[0], filters[0].strides, size,
         get_num_threads(),
     )  # fmt: skip
+    whole = 1 if plan.whole == 2 and not in_whole_lines(result, size) else plan.whole
     packed = memory.scratch((plan.packed,), y.dtype)
     bias = np.zeros(plan.columns, y.dtype)
     places = np.empty(plan.places, np.int64)
@@ -173,10 +190,9 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
         if b is not None:
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
         _sum(
-            all_tasks(), (where + size * group * channels * c_step, *steps), plan.stride, plan.apart, plan.sections, plan.panels,
+            all_tasks(), (where + size * group * channels * c_step, *steps), plan.stride, plan.asks, plan.sections, plan.panels,
             plan.stages, plan.runs, packed, bias, (y_where + size * group * outputs, *y_steps), y.shape[0], plan.step, plan.vectors,
-            int(outputs % plan.across == 0), plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
-            int(activation == "relu"), zero,
+            whole, plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide, int(activation == "relu"), zero,
         )  # fmt: skip
 
 
@@ -190,8 +206,9 @@ class Plan(NamedTuple):
         panel, columns that are computed together: the section, where its weights begin, its first vector in all and in the section
         vector of columns, or one column without vectors: where its results lie, seen from start 0 and output 0, and how many they are
         weights, for each tap and vector: where they lie in w, where they go, how many outputs they are
-    apart: those of `sums`: then the next windows are not in the cache yet, and are asked for.
+    asks: are windows asked for beforehand, which are not in the cache yet?
     block, rows, wide: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors).
+    whole: 0 where a vector may have fewer outputs; 2 where results are to be streamed, if they lie in whole lines; else 1.
     packed: numbers. w_steps: of o and c.
     chunks of the windows, groups of the panels: their products are the tasks. places: a shape, of addresses.
     """
@@ -204,11 +221,12 @@ class Plan(NamedTuple):
     weights: Any
     stride: Numbers
     step: Numbers
-    apart: bool
+    asks: bool
     block: int
     rows: int
     across: int
     wide: int
+    whole: int
     columns: Numbers
     packed: int
     w_steps: Numbers
@@ -275,11 +293,14 @@ def _plan(
             for i, tap in enumerate(section.taps[member]):
                 to = panels[-1][1] + i * channels * wide + number * across % wide
                 weights.append([_dot(w_steps[2:], tap) + v * across * w_steps[0], to, kept])
+    members = sum(prod(section.grid) * len(section.starts) for section in sums.sections)
+    streamed = samples * members * outputs * itemsize >= LARGE and taps * channels >= ENOUGH
+    asks = sums.apart and (across > 1 or samples * image_steps[0] * itemsize >= LARGE)
     chunks = -(-samples * max(prod(row[:3]) for row in sections) // POSITIONS)
     groups = max(1, min(len(panels), 4 * threads // max(chunks, 1)))
     return Plan(
-        _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(weights, 3),
-        as_triple(sums.stride, 1), as_triple(sums.step, 1), sums.apart, block, rows, across, wide,
+        _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(sorted(weights), 3),
+        as_triple(sums.stride, 1), as_triple(sums.step, 1), asks, block, rows, across, wide, 0 if outputs % across else 1 + streamed,
         (max(len(section.starts) for section in sums.sections), each * across), packed + VECTOR_BYTES, w_steps[:2], chunks, groups,
         (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
@@ -342,7 +363,7 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
 
 @njit(nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
-    mine, image, stride, apart, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
+    mine, image, stride, asks, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
     block, rows, across, wide, relu, zero
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
@@ -363,10 +384,13 @@ def _sum(  # type: ignore[no-untyped-def]
                     _fill(own, image, stride, y, step, grid, low, high, rows, size)
             for stage in range(first_stage, first_stage + count_of_stages):
                 run, count, row = stages[stage]
+                asked = count if across > 1 else runs[run, 1] if panel == first_panel else 0
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
                 b = packed.ctypes.data + size * (begin + row * wide)
                 multiply_runs(
-                    block, a, runs.ctypes.data + 2 * PLACE * run, count, count if apart else 0, b, c, high - low,
-                    vectors.ctypes.data + 2 * PLACE * vector, whole, bias.ctypes.data + size * across * column, first,
+                    block, a, runs.ctypes.data + 2 * PLACE * run, count, asked if asks else 0, b, c, high - low,
+                    vectors.ctypes.data + 2 * PLACE * vector, min(whole, 1 + last), bias.ctypes.data + size * across * column, first,
                     relu if last else 0, zero,
                 )  # fmt: skip
+    if whole == 2:
+        settle()

@@ -13,10 +13,13 @@ from numba import njit
 
 from minunet import memory
 from minunet.arrays import address
-from minunet.simd import VECTOR_BYTES, all_tasks, make_transform, peek, poke, share
+from minunet.simd import CACHE_LINE, VECTOR_BYTES, all_tasks, make_transform, peek, poke, share
 
 Sizes = tuple[int, int, int, int, int]  # (N, D, H, W, C); absent axes have size 1
 Walk = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side
+
+
+LARGE = 1 << 23  # bytes: so many find no room in the caches until they are used
 
 
 class Image(NamedTuple):
@@ -30,6 +33,12 @@ class Image(NamedTuple):
 def as_image(x: Any) -> Image:
     """Of (N, C, *spatial). Copies only where the channels do not lie side by side."""
     return padded(x, None, ())
+
+
+def in_whole_lines(walk: Walk, itemsize: int) -> bool:
+    """Does each vector of channels fill a cache line? Then large results are streamed, past the caches."""
+    where, *steps = walk
+    return VECTOR_BYTES == CACHE_LINE and where % CACHE_LINE == 0 and all(step * itemsize % CACHE_LINE == 0 for step in steps)
 
 
 def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.arrays import address
-from minunet.ops.conv.cpu.images import Image, as_image
+from minunet.ops.conv.cpu.images import LARGE, as_image, in_whole_lines
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
@@ -86,7 +86,6 @@ BLOCK, SMALL_BLOCK, MANY = 48, 24, 64  # tiles that run through the three stages
 WASTE = 1 / 8  # of the outputs' vectors, for which a wider micro-kernel makes up: 97 outputs are 13 vectors of 8
 PANEL_DEPTH = 64  # input channels whose transformed weights of a panel are held at a time
 FEW_TILES = 150  # below, panels are the better tasks
-STREAMED = 1 << 23  # bytes of results: so many find no room in the caches until they are used, so they are written past them
 
 
 def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, int], y: Any, activation: str | None) -> None:
@@ -114,7 +113,7 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     if tiles * depth >= FEW_TILES:
         weights = memory.scratch((panels, AREA, planes, channels, wide), x.dtype)
         _transform_filters(all_tasks(), filters, outputs, weights, patches, zero)
-        streamed = y.nbytes >= STREAMED and _in_whole_lines(result, y.itemsize)
+        streamed = y.nbytes >= LARGE and in_whole_lines(result.walk, y.itemsize)
         blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
         held = -(-largest // rows) * rows
@@ -136,12 +135,6 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
         _by_panels(
             all_tasks(), filters, channels, padded_bias, result.walk, result.sizes, planes, inputs, weights, products, patches, *options[1:]
         )
-
-
-def _in_whole_lines(result: Image, itemsize: int) -> bool:
-    """Does each vector of results fill a cache line?"""
-    where, *steps = result.walk
-    return VECTOR_BYTES == CACHE_LINE and where % CACHE_LINE == 0 and all(step * itemsize % CACHE_LINE == 0 for step in steps)
 
 
 @njit(cache=True)
