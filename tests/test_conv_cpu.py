@@ -195,6 +195,28 @@ def test_an_image_without_pixels():
     assert cpu.grad_x(y, None, w, None, geometry(2), (0, 3), None, None).shape == x.shape
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("channels", "outputs", "spatial"),
+    [(1, 16, (13, 29)), (3, 5, (17, 24)), (1, 48, (5, 9, 21)), (4, 11, (64,)), (2, 16, (30, 3)), (2, 2, (9, 8, 5))],
+)
+@pytest.mark.parametrize("padding", [SAME, NONE])
+def test_pixels_that_three_windows_share(channels, outputs, spatial, padding, dtype, monkeypatch):
+    rng, rank, plans, make = np.random.default_rng(0), len(spatial), [], direct._plan
+    windows = geometry(rank, padding=padding)
+
+    def made(*shapes):
+        plans.append(make(*shapes))
+        return plans[-1]
+
+    monkeypatch.setattr(direct, "_plan", made)
+    x, w = rng.standard_normal((2, channels, *spatial)), rng.standard_normal((outputs, channels, *(3,) * rank))
+    y = cpu.forward(x.astype(dtype), w.astype(dtype), None, windows, "relu", None)
+    expected = ref.forward(x, w, None, windows, "relu", None)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=np.abs(expected).max() * (1e-6 if dtype == "float32" else 1e-14))
+    assert plans[0].threes == channels
+
+
 def test_plans_are_found_again():
     w = np.ones((4, 2, 1, 1), np.float32)
     for _ in range(2):

@@ -81,6 +81,16 @@ class _Sums:
             for v in self.vectors:
                 self.set(r, v, emit.fma(number, columns[v], self.get(r, v)))
 
+    def step_of_three(self, pixels: Any, b: Any, b_step: Any) -> None:
+        """sums[r] += pixels[r]·b[0] + pixels[r + 1]·b[1] + pixels[r + 2]·b[2], for one vector of columns. b_step: from b[k] to b[k + 1]."""
+        emit = self.emit
+        columns = [emit.load(emit.at(b, emit.times(b_step, k))) for k in range(3)]
+        for i in range(len(self.rows) + 2):
+            number = emit.splat(self.builder.load(emit.at(pixels, emit.index(i)), align=emit.itemsize))
+            for k in range(3):
+                if 0 <= i - k < len(self.rows):
+                    self.set(i - k, 0, emit.fma(number, columns[k], self.get(i - k, 0)))
+
 
 def _make_tile(rows: int, vectors: int) -> Any:
     @intrinsic
@@ -127,11 +137,15 @@ def _make_tile(rows: int, vectors: int) -> Any:
 
 def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     @intrinsic
-    def tile(typingctx, a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+    def tile(  # type: ignore[no-untyped-def]
+        typingctx, a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero
+    ):
         """c_r[:] = bias[:] + Σ_i a_r[offset_i] · b[i, :] for r < height, rounded up to whole blocks.
 
         a_rows, c_rows: the address of an address for each row. runs: the address of `count` pairs (offset, 1) of int64. b: contiguous rows.
         columns: the address of a pair for each vector of the block: where its results lie, seen from c_r, and how many are written.
+        threes: 0, or the number of channels of an image in planes: the numbers come as (line, 3 taps, channel), and where the rows of a
+        block lie one pixel apart, as the taps do, a pixel is loaded once for the three windows that it belongs to.
         asked: so many numbers of the next block's rows are asked for beforehand, a line at a time.
         whole = 1: all are; 2: and they go past the caches. first = 0: the sum is added to c_r instead of the bias. relu = 1: what is
         written is at least 0.
@@ -140,7 +154,7 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, _ = args
+            a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, _ = args
             emit = Emitter(builder, zero)
             b, bias = emit.pointer(b), emit.pointer(bias)
             sums = _Sums(builder, emit, rows, vectors)
@@ -174,9 +188,33 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                     for r in sums.rows:
                         a_next = emit.pointer(emit.load_index(a_places, rows + r))
                         emit.prefetch(emit.at(a_next, offset), write=False)
-                with cgutils.for_range(builder, count) as each:
-                    offset = emit.load_index(runs, emit.times(each.index, 2))
-                    sums.step([emit.at(pointer, offset) for pointer in a_at], emit.at(b, emit.times(each.index, vectors * emit.width)))
+
+                def one_by_one():  # type: ignore[no-untyped-def]
+                    with cgutils.for_range(builder, count) as each:
+                        offset = emit.load_index(runs, emit.times(each.index, 2))
+                        sums.step([emit.at(pointer, offset) for pointer in a_at], emit.at(b, emit.times(each.index, row)))
+
+                def by_threes():  # type: ignore[no-untyped-def]
+                    lines = cgutils.for_range_slice(builder, emit.index(0), count, emit.times(threes, 3))
+                    with lines as (line, _), cgutils.for_range(builder, threes) as channel:
+                        number = builder.add(line, channel.index)
+                        pixels = emit.at(a_at[0], emit.load_index(runs, emit.times(number, 2)))
+                        sums.step_of_three(pixels, emit.at(b, emit.times(number, row)), emit.times(threes, row))
+
+                row = vectors * emit.width
+                if vectors > 1:  # numbers are loaded seldom enough
+                    one_by_one()
+                else:
+                    together = builder.icmp_signed(">", threes, emit.index(0))
+                    begin, *others = (builder.ptrtoint(pointer, ir.IntType(64)) for pointer in a_at)
+                    for r, other in enumerate(others, 1):
+                        beside = builder.icmp_signed("==", builder.sub(other, begin), emit.index(r * emit.itemsize))
+                        together = builder.and_(together, beside)
+                    with builder.if_else(together) as (line, no_line):
+                        with line:
+                            by_threes()
+                        with no_line:
+                            one_by_one()
                 with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
                     for r in sums.rows:
                         for v in sums.vectors:
@@ -194,7 +232,7 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                             emit.store_some(sums.get(r, v), place, kept)
             return context.get_dummy_value()
 
-        return types.void(*([types.intp] * 12), zero), codegen
+        return types.void(*([types.intp] * 13), zero), codegen
 
     return tile
 
@@ -283,13 +321,15 @@ def multiply(block, a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh,
 
 
 @njit(cache=True)
-def multiply_runs(block, a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+def multiply_runs(  # type: ignore[no-untyped-def]
+    block, a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero
+):
     """The same for rows made of runs; block = len(BLOCKS) is the one for a column alone."""
     if block == 0:
-        runs_0(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
+        runs_0(a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 1:
-        runs_1(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
+        runs_1(a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 2:
-        runs_2(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
+        runs_2(a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero)
     else:
         dots(a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, zero)

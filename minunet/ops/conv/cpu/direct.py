@@ -11,7 +11,8 @@ window is a few runs of neighbouring numbers, at the same distances from its fir
 
 The micro-kernel takes a few windows at a time, by their addresses, and walks through the numbers while the sums stay in registers. They
 begin as the bias, and go straight to y. Nothing is copied ("im2col") but what must be padded with zeros. An image of few channels may
-also have them in planes, one behind the other, as a first layer is given it: the numbers are the same, only at other distances.
+also have them in planes, one behind the other, as a first layer is given it: the numbers are the same, only at other distances. Then
+the pixels of a line lie side by side, each belongs to three windows, and is loaded once for them.
 
 The gradient to x, which is also the transposed convolution, is the same sum. The pixels of x that share a remainder modulo the stride
 meet the same taps: a convolution of ∂y by some of the taps, without stride, whose results are `stride` pixels apart. Remainders that read
@@ -22,7 +23,8 @@ Vectors run along the outputs. Where these are so few that most of a vector woul
 of a window instead, and their lanes are added at the end.
 
 Every result is one sum in one order, whatever task computes it: the number of threads changes no bit. (With vectors along a window, the
-order is that of its runs, which are longer where the image has no margin between its channels.)
+order is that of its runs, which are longer where the image has no margin between its channels. Where pixels are shared, a line's
+channels come before its taps.)
 """
 
 from __future__ import annotations
@@ -102,6 +104,12 @@ class Sums:
             if section.offsets  # some results meet no tap
             for axis, s in zip(zip(*section.offsets, strict=True), self.stride, strict=True)
         )
+
+    @property
+    def in_threes(self) -> bool:
+        """Do three taps lie in a line, and windows as near to each other as the taps? Then each pixel belongs to three windows."""
+        across = [offset[-1] for section in self.sections for offset in section.offsets]
+        return len(self.sections) == 1 and self.stride[-1] == 1 and across == [0, 1, 2] * (len(across) // 3)
 
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, activation: str | None, y: Any) -> None:
@@ -190,9 +198,10 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
         if b is not None:
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
         _sum(
-            all_tasks(), (where + size * group * channels * c_step, *steps), plan.stride, plan.asks, plan.sections, plan.panels,
-            plan.stages, plan.runs, packed, bias, (y_where + size * group * outputs, *y_steps), y.shape[0], plan.step, plan.vectors,
-            whole, plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide, int(activation == "relu"), zero,
+            all_tasks(), (where + size * group * channels * c_step, *steps), plan.stride, plan.asks, plan.threes, plan.sections,
+            plan.panels, plan.stages, plan.runs, packed, bias, (y_where + size * group * outputs, *y_steps), y.shape[0], plan.step,
+            plan.vectors, whole, plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
+            int(activation == "relu"), zero,
         )  # fmt: skip
 
 
@@ -206,7 +215,7 @@ class Plan(NamedTuple):
         panel, columns that are computed together: the section, where its weights begin, its first vector in all and in the section
         vector of columns, or one column without vectors: where its results lie, seen from start 0 and output 0, and how many they are
         weights, for each tap and vector: where they lie in w, where they go, how many outputs they are
-    asks: are windows asked for beforehand, which are not in the cache yet?
+    asks: are windows asked for beforehand, which are not in the cache yet? threes: of the micro-kernel, 0 where pixels are not shared.
     block, rows, wide: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors).
     whole: 0 where a vector may have fewer outputs; 2 where results are to be streamed, if they lie in whole lines; else 1.
     packed: numbers. w_steps: of o and c.
@@ -222,6 +231,7 @@ class Plan(NamedTuple):
     stride: Numbers
     step: Numbers
     asks: bool
+    threes: int
     block: int
     rows: int
     across: int
@@ -296,13 +306,14 @@ def _plan(
     members = sum(prod(section.grid) * len(section.starts) for section in sums.sections)
     streamed = samples * members * outputs * itemsize >= LARGE and taps * channels >= ENOUGH
     asks = sums.apart and (across > 1 or samples * image_steps[0] * itemsize >= LARGE)
+    threes = channels if sums.in_threes and image_steps[-1] == 1 and len(stages) == 1 else 0
     chunks = -(-samples * max(prod(row[:3]) for row in sections) // POSITIONS)
     groups = max(1, min(len(panels), 4 * threads // max(chunks, 1)))
     return Plan(
         _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(sorted(weights), 3),
-        as_triple(sums.stride, 1), as_triple(sums.step, 1), asks, block, rows, across, wide, 0 if outputs % across else 1 + streamed,
-        (max(len(section.starts) for section in sums.sections), each * across), packed + VECTOR_BYTES, w_steps[:2], chunks, groups,
-        (threads, 2, POSITIONS + 2 * rows),
+        as_triple(sums.stride, 1), as_triple(sums.step, 1), asks, threes, block, rows, across, wide,
+        0 if outputs % across else 1 + streamed, (max(len(section.starts) for section in sums.sections), each * across),
+        packed + VECTOR_BYTES, w_steps[:2], chunks, groups, (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
 
 
@@ -363,8 +374,8 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
 
 @njit(nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
-    mine, image, stride, asks, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups, places,
-    block, rows, across, wide, relu, zero
+    mine, image, stride, asks, threes, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups,
+    places, block, rows, across, wide, relu, zero
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
     size = packed.itemsize
@@ -388,7 +399,7 @@ def _sum(  # type: ignore[no-untyped-def]
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
                 b = packed.ctypes.data + size * (begin + row * wide)
                 multiply_runs(
-                    block, a, runs.ctypes.data + 2 * PLACE * run, count, asked if asks else 0, b, c, high - low,
+                    block, a, runs.ctypes.data + 2 * PLACE * run, count, asked if asks else 0, threes, b, c, high - low,
                     vectors.ctypes.data + 2 * PLACE * vector, min(whole, 1 + last), bias.ctypes.data + size * across * column, first,
                     relu if last else 0, zero,
                 )  # fmt: skip
