@@ -403,5 +403,5 @@ def _sum(  # type: ignore[no-untyped-def]
                     vectors.ctypes.data + 2 * PLACE * vector, min(whole, 1 + last), bias.ctypes.data + size * across * column, first,
                     relu if last else 0, zero,
                 )  # fmt: skip
-    if whole == 2:
-        settle()
+        if whole == 2:
+            settle()
