@@ -46,6 +46,9 @@ CASES = [
     pytest.param((2, 10, 12, 11), 9, 3, geometry(2, 2), id="direct, stride 2"),
     pytest.param((1, 70, 4, 5, 6), 66, 5, geometry(3, padding=(2, 2)), id="direct, 5×5×5, weights of several stages"),
     pytest.param((1, 300, 3, 4, 5), 1, 5, geometry(3, padding=(2, 2)), id="direct, one output, weights of several stages"),
+    pytest.param((1, 300, 3, 4, 5), 2, 5, geometry(3, padding=(2, 2)), id="direct, two outputs, weights of several stages"),
+    pytest.param((2, 70, 9, 7), 3, 1, geometry(2, padding=NONE), id="direct, three outputs"),
+    pytest.param((2, 70, 9, 7), 4, 1, geometry(2, padding=NONE), id="direct, four outputs"),
 ]
 
 
@@ -198,7 +201,7 @@ def test_an_image_without_pixels():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("channels", "outputs", "spatial"),
-    [(1, 16, (13, 29)), (3, 5, (17, 24)), (1, 48, (5, 9, 21)), (4, 11, (64,)), (2, 16, (30, 3)), (2, 2, (9, 8, 5))],
+    [(1, 16, (13, 29)), (3, 5, (17, 24)), (1, 48, (5, 9, 21)), (4, 11, (64,)), (2, 16, (30, 3)), (2, 3, (9, 8, 5))],
 )
 @pytest.mark.parametrize("padding", [SAME, NONE])
 def test_pixels_that_three_windows_share(channels, outputs, spatial, padding, dtype, monkeypatch):
@@ -215,6 +218,20 @@ def test_pixels_that_three_windows_share(channels, outputs, spatial, padding, dt
     expected = ref.forward(x, w, None, windows, "relu", None)
     np.testing.assert_allclose(y, expected, rtol=0, atol=np.abs(expected).max() * (1e-6 if dtype == "float32" else 1e-14))
     assert plans[0].threes == channels
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+@pytest.mark.parametrize("gap", [0, 5])
+def test_heads_write_their_results_and_nothing_else(outputs, gap, dtype):
+    """Results of neighbouring windows go out together where they lie one behind the other; here also with `gap` pixels after a line."""
+    rng = np.random.default_rng(0)
+    x, w = channels_last(rng, (2, 70, 5, 13), dtype), rng.standard_normal((outputs, 70, 1, 1)).astype(dtype)
+    room = np.full((4, 5, 13 + gap, outputs), np.nan, dtype)  # the first and the last are of nobody
+    y = np.moveaxis(room[1:3, :, :13], -1, 1)
+    assert cpu.forward(x, w, None, geometry(2, padding=NONE), "relu", y) is y
+    assert relative_error(y, ref.forward(x, w, None, geometry(2, padding=NONE), "relu", None)) < 1e-5
+    assert np.isnan(room).sum() == room.size - y.size
 
 
 def test_plans_are_found_again():

@@ -14,7 +14,7 @@ The c's are local vector variables, which LLVM keeps in registers. There are two
 `multiply`      rows at equal distances: A may be a transposed matrix
 `multiply_runs` rows anywhere, each made of numbers at the same offsets from its start: the windows of an image
 
-A column alone would leave most of a vector empty. `multiply_runs` then takes vectors along k, which are added up at the end.
+One column or two would leave most of a vector empty. `multiply_runs` then takes vectors along k, whose lanes are added at the end.
 
 Source: Goto & van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (2008), section 6.
 """
@@ -34,7 +34,7 @@ from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, Emitter, lanes
 # than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
 BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8, 1))
 PLACE = 8  # bytes of an address
-DOTS = 8  # rows of the micro-kernel for one column
+DOTS = ((8, 1), (8, 2)) if VECTOR_BYTES == 64 else ((8, 1), (4, 2))  # (rows, columns) where vectors run along k
 AHEAD = 4096  # bytes by which it asks beforehand: the next rows would be too near
 
 
@@ -237,76 +237,90 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
     return tile
 
 
-def _make_dots_of_runs(rows: int) -> Any:
+def _make_dots_of_runs(rows: int, columns: int) -> Any:
     @intrinsic
-    def dots(typingctx, a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, zero):  # type: ignore[no-untyped-def]
-        """As `tile` of runs for one column: b is contiguous, and sums go along it and the runs (offset, length), a vector at a time.
+    def dots(typingctx, a_rows, runs, count, asked, b, c_rows, height, places, whole, bias, first, relu, zero):  # type: ignore[no-untyped-def]
+        """As `tile` of runs for few columns: each is contiguous, and sums go along it and the runs (offset, length), a vector at a time.
 
+        places: the address of a pair for each column: where its results lie, seen from c_r, and where it lies itself, seen from b.
+        whole = 1: the results of one row lie behind those of the row before.
         asked: so many numbers are asked for beforehand that lie AHEAD bytes behind those of the first run.
         """
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, _ = args
+            a_rows, runs, count, asked, b, c_rows, height, places, whole, bias, first, relu, _ = args
             emit = Emitter(builder, zero)
-            sums = _Sums(builder, emit, rows, 1)
+            sums = _Sums(builder, emit, rows, columns)
+            shifts = [emit.load_index(places, 2 * v) for v in sums.vectors]
+            b_at = [emit.at(emit.pointer(b), emit.load_index(places, 2 * v + 1)) for v in sums.vectors]
+            results = [(r, v) for r in sums.rows for v in sums.vectors]
             with cgutils.for_range_slice(builder, emit.index(0), height, emit.index(rows)) as (block, _):
-                a_at, c_at = (
-                    [emit.pointer(emit.load_index(table, builder.add(block, emit.index(r)))) for r in sums.rows]
-                    for table in (a_rows, c_rows)
-                )
-                places = [emit.at(pointer, emit.load_index(columns, 0)) for pointer in c_at]
+                a_places, c_places = (builder.add(table, emit.times(block, PLACE)) for table in (a_rows, c_rows))
+
+                def place(r, v):  # type: ignore[no-untyped-def]
+                    return emit.at(emit.pointer(emit.load_index(c_places, r)), shifts[v])
+
+                a_at = [emit.pointer(emit.load_index(a_places, r)) for r in sums.rows]
                 with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
                     with start:
-                        sums.fill(lambda v: emit.alone(builder.load(emit.pointer(bias))))
+                        sums.fill(lambda v: emit.alone(builder.load(emit.at(emit.pointer(bias), emit.index(v)))))
                     with go_on:
-                        for r in sums.rows:
-                            sums.set(r, 0, emit.alone(builder.load(places[r], align=emit.itemsize)))
+                        for r, v in results:
+                            sums.set(r, v, emit.alone(builder.load(place(r, v), align=emit.itemsize)))
                 line = CACHE_LINE // emit.itemsize
                 with cgutils.for_range_slice(builder, emit.index(0), asked, emit.index(line)) as (k, _):
                     further = builder.add(emit.load_index(runs, 0), builder.add(k, emit.index(AHEAD // emit.itemsize)))
                     for pointer in a_at:
                         emit.prefetch(emit.at(pointer, further), write=False)
-                rest = cgutils.alloca_once(builder, emit.pointer(b).type)
-                builder.store(emit.pointer(b), rest)
+                done = cgutils.alloca_once(builder, ir.IntType(64))  # numbers of a column
+                builder.store(emit.index(0), done)
                 with cgutils.for_range(builder, count) as each:
-                    pair = builder.mul(each.index, emit.index(2))
+                    pair = emit.times(each.index, 2)
                     offset, length = emit.load_index(runs, pair), emit.load_index(runs, builder.add(pair, emit.index(1)))
-                    b_run = builder.load(rest)
-                    whole = builder.mul(builder.sdiv(length, emit.index(emit.width)), emit.index(emit.width))
+                    before = builder.load(done)
+                    whole_vectors = builder.mul(builder.sdiv(length, emit.index(emit.width)), emit.index(emit.width))
 
                     def add(k, load):  # type: ignore[no-untyped-def]
-                        numbers = load(emit.at(b_run, k))
+                        numbers = [load(emit.at(column, before, k)) for column in b_at]
                         for r in sums.rows:
-                            sums.set(r, 0, emit.fma(load(emit.at(a_at[r], offset, k)), numbers, sums.get(r, 0)))
+                            of_row = load(emit.at(a_at[r], offset, k))
+                            for v in sums.vectors:
+                                sums.set(r, v, emit.fma(of_row, numbers[v], sums.get(r, v)))
 
-                    with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.width)) as (k, _):
+                    with cgutils.for_range_slice(builder, emit.index(0), whole_vectors, emit.index(emit.width)) as (k, _):
                         add(k, emit.load)
-                    left = builder.sub(length, whole)
+                    left = builder.sub(length, whole_vectors)
                     with builder.if_then(builder.icmp_signed(">", left, emit.index(0))):
-                        add(whole, lambda pointer: emit.load_some(pointer, left))
-                    builder.store(emit.at(b_run, length), rest)
-                together = min(rows, emit.width)
-                for begin in range(0, rows, together):
-                    some = sums.rows[begin : begin + together]
-                    results = cgutils.alloca_once(builder, emit.vector)
-                    builder.store(emit.totals([sums.get(r, 0) for r in some]), results)
+                        add(whole_vectors, lambda pointer: emit.load_some(pointer, left))
+                    builder.store(builder.add(before, length), done)
+                together = min(len(results), emit.width)
+                no_row_twice = builder.icmp_signed("<=", builder.add(block, emit.index(rows)), height)
+                behind = builder.and_(no_row_twice, builder.icmp_signed("!=", whole, emit.index(0)))
+                for begin in range(0, len(results), together):
+                    some = results[begin : begin + together]
+                    totals = cgutils.alloca_once(builder, emit.vector)
+                    builder.store(emit.totals([sums.get(r, v) for r, v in some]), totals)
                     with builder.if_then(builder.icmp_signed("!=", relu, emit.index(0))):
-                        builder.store(emit.at_least(builder.load(results), emit.constant(0.0)), results)
-                    for lane, r in enumerate(some):
-                        number = builder.extract_element(builder.load(results), ir.Constant(ir.IntType(32), lane))
-                        builder.store(number, places[r], align=emit.itemsize)
+                        builder.store(emit.at_least(builder.load(totals), emit.constant(0.0)), totals)
+                    with builder.if_else(behind) as (in_one, each_alone):
+                        with in_one:
+                            emit.store_first(builder.load(totals), together, place(*some[0]))
+                        with each_alone:
+                            for lane, (r, v) in enumerate(some):
+                                number = builder.extract_element(builder.load(totals), ir.Constant(ir.IntType(32), lane))
+                                builder.store(number, place(r, v), align=emit.itemsize)
             return context.get_dummy_value()
 
-        return types.void(*([types.intp] * 11), zero), codegen
+        return types.void(*([types.intp] * 12), zero), codegen
 
     return dots
 
 
 tile_0, tile_1, tile_2 = (_make_tile(rows, vectors) for rows, vectors in BLOCKS)
 runs_0, runs_1, runs_2 = (_make_tile_of_runs(rows, vectors) for rows, vectors in BLOCKS)
-dots = _make_dots_of_runs(DOTS)
+dots_0, dots_1 = (_make_dots_of_runs(rows, columns) for rows, columns in DOTS)
 
 
 @njit(cache=True)
@@ -324,12 +338,14 @@ def multiply(block, a, a_row, a_step, b, b_step, c, c_row, depth, height, fresh,
 def multiply_runs(  # type: ignore[no-untyped-def]
     block, a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero
 ):
-    """The same for rows made of runs; block = len(BLOCKS) is the one for a column alone."""
+    """The same for rows made of runs; from len(BLOCKS) on, `block` is one of DOTS."""
     if block == 0:
         runs_0(a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 1:
         runs_1(a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero)
     elif block == 2:
         runs_2(a_rows, runs, count, asked, threes, b, c_rows, height, columns, whole, bias, first, relu, zero)
+    elif block == 3:
+        dots_0(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)
     else:
-        dots(a_rows, runs, count, asked, b, c_rows, height, columns, bias, first, relu, zero)
+        dots_1(a_rows, runs, count, asked, b, c_rows, height, columns, whole, bias, first, relu, zero)

@@ -96,6 +96,12 @@ class Emitter:
         i = self.index(i) if isinstance(i, int) else i
         return self.builder.load(self.builder.gep(self.builder.inttoptr(table, ir.IntType(64).as_pointer()), [i]))
 
+    def store_first(self, vector: Any, count: int, pointer: Any) -> None:
+        """The first `count` lanes, known beforehand."""
+        some = ir.VectorType(self.scalar, count)
+        first = self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count))))
+        self.builder.store(first, self.builder.bitcast(pointer, some.as_pointer()), align=self.itemsize)
+
     def load_some(self, pointer: Any, count: Any) -> Any:
         """The first `count` lanes; the others are 0, and their memory is not touched."""
         pointer, mask, flag = self._some(pointer, count)
@@ -154,20 +160,20 @@ class Emitter:
     def totals(self, vectors: list[Any]) -> Any:
         """One vector whose lane i is the sum of the lanes of vectors[i]: as many vectors as lanes, or a half, a quarter … of it.
 
-        Neighbours are added, two vectors going into one, until one is left; then within it.
-        """
-        partial = self.width // len(vectors)  # numbers of each vector that are left when they have become one
-        while len(vectors) > 1:
-            vectors = [self._neighbours(a, b) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
-        (vector,) = vectors
-        for _ in range(partial.bit_length() - 1):
-            vector = self._neighbours(vector, vector)
-        return vector
+        Neighbours are added first, then pairs of them, and so on. As long as there are two vectors, they become one:
 
-    def _neighbours(self, a: Any, b: Any) -> Any:
-        """a0 + a1, a2 + a3, … b0 + b1, b2 + b3, …"""
-        both = range(2 * self.width)
-        return self.add(self.shuffle(a, b, list(both[::2])), self.shuffle(a, b, list(both[1::2])))
+            a0 b1 a2 b3 …  +  a1 b0 a3 b2 …  =  a01 b01 a23 b23 …     then lanes two apart, four apart, …
+        """
+        for apart in (1 << level for level in range(self.width.bit_length() - 1)):
+            pairs = zip(vectors[::2], vectors[1::2] or vectors, strict=True)
+            vectors = [self._folded(a, b, apart) for a, b in pairs]
+        return vectors[0]
+
+    def _folded(self, a: Any, b: Any, apart: int) -> Any:
+        """Sums of lanes `apart`: those of a where its first lanes were, those of b in the lanes between."""
+        lanes_of = [self.width * (i & apart > 0) for i in range(self.width)]  # where a's or b's begin
+        here, there = ([begin + (i ^ other) for i, begin in enumerate(lanes_of)] for other in (0, apart))
+        return self.add(self.shuffle(a, b, here), self.shuffle(a, b, there))
 
     def at_least(self, vector: Any, floor: Any) -> Any:
         """max(vector, floor); a NaN stays NaN."""

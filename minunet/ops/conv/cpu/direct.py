@@ -66,7 +66,9 @@ if TYPE_CHECKING:
 POSITIONS = 384  # of windows, in one task
 ENOUGH = 16  # numbers of a window: so many take as long to add up as their result takes to memory, and it may be streamed
 PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before it goes on: they stay in the second cache
-TOTAL = 7 if VECTOR_BYTES == 64 else 3  # multiplications that the sum of a vector's lanes costs as much as, measured on 1×1 heads
+# What an output costs where vectors run along the window, alone and as one of two: for a vector of its numbers, and for the sum of the
+# lanes. In numbers that the micro-kernel for vectors of outputs takes meanwhile; measured on heads.
+COSTS = ((1.75, 6.25), (1.5, 2.5)) if VECTOR_BYTES == 64 else ((1.0, 5.0), (0.75, 3.0))
 PLANS = 1024  # that are kept, and what they are found by
 
 Numbers = tuple[int, ...]
@@ -194,13 +196,13 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
     bias = np.zeros(plan.columns, y.dtype)
     places = np.empty(plan.places, np.int64)
     for group, w in enumerate(filters):
-        _pack(all_tasks(), plan.weights, address(w), *plan.w_steps, channels, packed, plan.across, plan.wide, zero)
+        _pack(all_tasks(), plan.weights, address(w), *plan.w_steps, channels, packed, plan.across, plan.beside, zero)
         if b is not None:
             bias[:, :outputs] = b[group * outputs : (group + 1) * outputs]
         _sum(
             all_tasks(), (where + size * group * channels * c_step, *steps), plan.stride, plan.asks, plan.threes, plan.sections,
             plan.panels, plan.stages, plan.runs, packed, bias, (y_where + size * group * outputs, *y_steps), y.shape[0], plan.step,
-            plan.vectors, whole, plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.wide,
+            plan.vectors, whole, plan.chunks, plan.groups, places, plan.block, plan.rows, plan.across, plan.beside,
             int(activation == "relu"), zero,
         )  # fmt: skip
 
@@ -210,14 +212,17 @@ class Plan(NamedTuple):
 
     sections … vectors: tables of int64 for the kernels.
         section: its grid, three numbers; its first stage, and how many it has
-        stage, with about PANEL_BYTES of weights: the first run, the number of runs, the rows of weights before
+        stage, with about PANEL_BYTES of weights: the first run, the number of runs, the numbers of a column before
         run: the offset in the image, and the length, which is 1 where vectors run along the outputs
         panel, columns that are computed together: the section, where its weights begin, its first vector in all and in the section
-        vector of columns, or one column without vectors: where its results lie, seen from start 0 and output 0, and how many they are
+        vector of columns: where its results lie, seen from start 0 and output 0, and how many they are
+            or one column without vectors: the same, and where its weights lie, seen from those of the panel
         weights, for each tap and vector: where they lie in w, where they go, how many outputs they are
     asks: are windows asked for beforehand, which are not in the cache yet? threes: of the micro-kernel, 0 where pixels are not shared.
-    block, rows, wide: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors).
-    whole: 0 where a vector may have fewer outputs; 2 where results are to be streamed, if they lie in whole lines; else 1.
+    block, rows: of the micro-kernel. across: columns of a vector. columns: (members, outputs filled up to whole vectors).
+    beside: numbers from a weight to the next one of the same column.
+    whole: 0 where a vector may have fewer outputs; 2 where results are to be streamed, if they lie in whole lines; else 1. Without
+        vectors along the outputs: 1 where the results of neighbouring windows lie one behind the other, else 0.
     packed: numbers. w_steps: of o and c.
     chunks of the windows, groups of the panels: their products are the tasks. places: a shape, of addresses.
     """
@@ -235,7 +240,7 @@ class Plan(NamedTuple):
     block: int
     rows: int
     across: int
-    wide: int
+    beside: int
     whole: int
     columns: Numbers
     packed: int
@@ -261,12 +266,15 @@ def _plan(
 ) -> Plan:
     """c_step: from channel to channel. alone: the group has all channels, so that neighbouring taps are one run. w_strides: bytes."""
     taps = max(len(section.offsets) for section in sums.sections)
-    if outputs * (taps * -(-channels // lanes(itemsize)) + TOTAL) <= taps * channels:  # multiplications of vectors for one window
-        across, block, rows, wide = 1, len(BLOCKS), DOTS, 1
+    pairs = all(outputs * len(section.starts) % 2 == 0 for section in sums.sections)
+    of_vector, of_lanes = COSTS[pairs]
+    if outputs * (of_vector * taps * -(-channels // lanes(itemsize)) + of_lanes) <= taps * channels:
+        across, block, (rows, wide) = 1, len(BLOCKS) + pairs, DOTS[pairs]
     else:
         across = lanes(itemsize)
         block, rows, wide = block_for(gcd(*(-(-outputs // across) * len(s.starts) for s in sums.sections)) * across, itemsize)
     each = -(-outputs // across)  # vectors of one member
+    beside = wide if across > 1 else 1
     depth = max(1, PANEL_BYTES // (wide * itemsize))
     w_steps = tuple(stride // itemsize for stride in w_strides)
     sections: list[list[int]] = []
@@ -299,22 +307,36 @@ def _plan(
                 panels.append([len(sections) - 1, packed, len(vectors), number])
                 packed += length * wide
             start, kept = section.starts[member], min(across, outputs - v * across)
-            vectors.append([_dot(y_steps[4 - len(start) :], start) + v * across, kept])
+            column = number * across % wide if across > 1 else number % wide * length  # where its weights begin in the panel
+            vectors.append([_dot(y_steps[4 - len(start) :], start) + v * across, kept if across > 1 else column])
             for i, tap in enumerate(section.taps[member]):
-                to = panels[-1][1] + i * channels * wide + number * across % wide
+                to = panels[-1][1] + column + i * channels * beside
                 weights.append([_dot(w_steps[2:], tap) + v * across * w_steps[0], to, kept])
     members = sum(prod(section.grid) * len(section.starts) for section in sums.sections)
-    streamed = samples * members * outputs * itemsize >= LARGE and taps * channels >= ENOUGH
+    if across > 1:
+        streamed = samples * members * outputs * itemsize >= LARGE and taps * channels >= ENOUGH
+        whole = 0 if outputs % across else 1 + streamed
+    else:
+        whole = int(outputs == wide and len(vectors) == wide and _one_behind_the_other(sections[0][:3], y_steps, wide, samples))
     asks = sums.apart and (across > 1 or samples * image_steps[0] * itemsize >= LARGE)
     threes = channels if sums.in_threes and image_steps[-1] == 1 and len(stages) == 1 else 0
     chunks = -(-samples * max(prod(row[:3]) for row in sections) // POSITIONS)
     groups = max(1, min(len(panels), 4 * threads // max(chunks, 1)))
     return Plan(
         _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(sorted(weights), 3),
-        as_triple(sums.stride, 1), as_triple(sums.step, 1), asks, threes, block, rows, across, wide,
-        0 if outputs % across else 1 + streamed, (max(len(section.starts) for section in sums.sections), each * across),
+        as_triple(sums.stride, 1), as_triple(sums.step, 1), asks, threes, block, rows, across, beside, whole,
+        (max(len(section.starts) for section in sums.sections), each * across),
         packed + VECTOR_BYTES, w_steps[:2], chunks, groups, (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
+
+
+def _one_behind_the_other(grid: list[int], steps: Numbers, count: int, samples: int) -> bool:
+    """Do the results of one window, `count` numbers, lie behind those of the window before it?"""
+    for size, step in zip((samples, *grid)[::-1], steps[::-1], strict=True):
+        if size > 1 and step != count:
+            return False
+        count *= size
+    return True
 
 
 def _dot(a: Iterable[int], b: Iterable[int]) -> int:
@@ -326,7 +348,7 @@ def _table(rows: list[list[int]], columns: int) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _pack(mine, weights, w, o_step, c_step, channels, packed, across, wide, zero):  # type: ignore[no-untyped-def]
+def _pack(mine, weights, w, o_step, c_step, channels, packed, across, beside, zero):  # type: ignore[no-untyped-def]
     """(o, c, tap) → (panel, (tap, c), o within the panel), zeros beyond the last o. The next job reads what lies next in memory."""
     size = packed.itemsize
     parts = (channels + across - 1) // across
@@ -334,19 +356,19 @@ def _pack(mine, weights, w, o_step, c_step, channels, packed, across, wide, zero
         row, part = (job % len(weights), job // len(weights)) if o_step == 1 else (job // parts, job % parts)
         where, to, kept = weights[row]
         first = part * across
-        source, out = w + size * (where + first * c_step), packed.ctypes.data + size * (to + first * wide)
+        source, out = w + size * (where + first * c_step), packed.ctypes.data + size * (to + first * beside)
         count = min(across, channels - first)
         if o_step == 1 and kept == across:  # a loop of its own, for vectors
             for c in range(count):
                 for l in range(across):
-                    poke(out, c * wide + l, peek(source, c * c_step + l, zero))
+                    poke(out, c * beside + l, peek(source, c * c_step + l, zero))
             continue
         if kept == count == across == VECTOR_BYTES // size and c_step == 1:
-            transpose(source, o_step, out, wide, zero)
+            transpose(source, o_step, out, beside, zero)
             continue
         for c in range(count):
             for l in range(across):
-                poke(out, c * wide + l, peek(source, c * c_step + l * o_step, zero) if l < kept else zero)
+                poke(out, c * beside + l, peek(source, c * c_step + l * o_step, zero) if l < kept else zero)
 
 
 @njit(cache=True)
@@ -375,7 +397,7 @@ def _fill(places, image, stride, y, step, grid, low, high, rows, size):  # type:
 @njit(nogil=True, cache=True)
 def _sum(  # type: ignore[no-untyped-def]
     mine, image, stride, asks, threes, sections, panels, stages, runs, packed, bias, y, samples, step, vectors, whole, chunks, groups,
-    places, block, rows, across, wide, relu, zero
+    places, block, rows, across, beside, relu, zero
 ):  # fmt: skip
     """One task: a chunk of the windows, for some of the panels."""
     size = packed.itemsize
@@ -397,7 +419,7 @@ def _sum(  # type: ignore[no-untyped-def]
                 run, count, row = stages[stage]
                 asked = count if across > 1 else runs[run, 1] if panel == first_panel else 0
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
-                b = packed.ctypes.data + size * (begin + row * wide)
+                b = packed.ctypes.data + size * (begin + row * beside)
                 multiply_runs(
                     block, a, runs.ctypes.data + 2 * PLACE * run, count, asked if asks else 0, threes, b, c, high - low,
                     vectors.ctypes.data + 2 * PLACE * vector, min(whole, 1 + last), bias.ctypes.data + size * across * column, first,
