@@ -246,7 +246,8 @@ def test_plans_are_found_again():
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("window", [3, 5])
 @pytest.mark.parametrize(("outputs", "dtype", "whole"), [(32, "float32", True), (40, "float32", False), (24, "float64", True)])
-def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activation, monkeypatch):
+def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activation, monkeypatch, request):
+    request.addfinalizer(direct._plan.cache_clear)  # what is large is part of a plan
     algorithm = winograd if window == 3 else direct
     rng = np.random.default_rng(0)
     x, gate = (channels_last(rng, (2, 24, 34, 37), dtype) for _ in range(2))
@@ -259,7 +260,7 @@ def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activ
         return streamed[-1]
 
     def results():
-        direct._plan.cache_clear()  # what is large is part of a plan
+        direct._plan.cache_clear()
         y = cpu.forward(x, w, b, same, activation, None)
         return y, cpu.grad_x(x, gate, w.swapaxes(0, 1), b, same, x.shape[2:], activation, None)
 

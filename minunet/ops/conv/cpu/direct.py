@@ -417,11 +417,15 @@ def _sum(  # type: ignore[no-untyped-def]
                     _fill(own, image, stride, y, step, grid, low, high, rows, size)
             for stage in range(first_stage, first_stage + count_of_stages):
                 run, count, row = stages[stage]
-                asked = count if across > 1 else runs[run, 1] if panel == first_panel else 0
+                asked = 0
+                if asks and across > 1:
+                    asked = count
+                elif asks and panel == first_panel:
+                    asked = runs[run, 1]
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
                 b = packed.ctypes.data + size * (begin + row * beside)
                 multiply_runs(
-                    block, a, runs.ctypes.data + 2 * PLACE * run, count, asked if asks else 0, threes, b, c, high - low,
+                    block, a, runs.ctypes.data + 2 * PLACE * run, count, asked, threes, b, c, high - low,
                     vectors.ctypes.data + 2 * PLACE * vector, min(whole, 1 + last), bias.ctypes.data + size * across * column, first,
                     relu if last else 0, zero,
                 )  # fmt: skip

@@ -56,7 +56,7 @@ def padded(x: Any, gate: Any, margins: Any) -> Image:
     A negative margin crops. Only where gate > 0 does x count. Copies only where something must change.
     """
     x, steps, apart, sizes = _lying(x)
-    framed, before, changed = _frame(sizes, margins)
+    framed, dense, before, changed = _frame(sizes, margins)
     if gate is None and apart == 1 and not changed:
         return Image(x, (address(x), *steps), sizes)
     source = opening = (address(x), *steps, apart)
@@ -65,7 +65,7 @@ def padded(x: Any, gate: Any, margins: Any) -> Image:
         opening = (address(gate), *gate_steps, gate_apart)
     image = memory.scratch(framed, x.dtype)
     _pad(all_tasks(), source, opening, gate is not None, sizes, before, image, x.dtype.type(0))
-    return Image(image, (address(image), *_dense(framed)), framed)
+    return Image(image, (address(image), *dense), framed)
 
 
 def padded_planes(x: Any, margins: Any) -> tuple[Image, int]:
@@ -93,17 +93,12 @@ def _layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> 
 
 @lru_cache(maxsize=1024)
 def _frame(sizes: Sizes, margins: Any) -> Any:
-    """With the margins: the sizes, the zeros before, and whether anything differs."""
+    """With the margins: the sizes, the strides of n, d, h, w without gaps, the zeros before, and whether anything differs."""
     pairs = as_triple(margins, (0, 0))
-    spatial = [n + before + after for n, (before, after) in zip(sizes[1:4], pairs, strict=True)]
-    return (sizes[0], *spatial, sizes[4]), tuple(before for before, _ in pairs), any(any(pair) for pair in pairs)
-
-
-@lru_cache(maxsize=1024)
-def _dense(sizes: Sizes) -> tuple[int, int, int, int]:
-    """The strides of n, d, h, w where the numbers lie one after the other."""
-    _, d, h, w, c = sizes
-    return d * h * w * c, h * w * c, w * c, c
+    d, h, w = (n + before + after for n, (before, after) in zip(sizes[1:4], pairs, strict=True))
+    samples, *_, c = sizes
+    dense = (d * h * w * c, h * w * c, w * c, c)
+    return (samples, d, h, w, c), dense, tuple(before for before, _ in pairs), any(any(pair) for pair in pairs)
 
 
 @njit(nogil=True, cache=True)
