@@ -4,9 +4,10 @@
 places that are 1/a apart, so the inner loop, over detectors, reads forward. For rays closer to a row's direction the image is turned
 first. `_back_project` is parallel over rows of the image: angle after angle is added to a row.
 
-Each inner loop is two: the first computes places and weights, and LLVM turns it into vector code; the second reads at those places, which
-no vector does well. Lines have a margin of zeros, so that no ray asks whether it still meets the image. Places are computed in float64
-whatever the dtype: in float32 A and Aᵀ would differ by the rounding of places, 10⁻⁵ of a pixel.
+Each inner loop is three. The first computes places and weights, the last multiplies and adds, and LLVM turns both into vector code. Between
+them stands what no vector does well: the numbers at those places are fetched, each with its neighbour, as one. Lines have a margin of
+zeros, so that no ray asks whether it still meets the image. Places are computed in float64 whatever the dtype: in float32 A and Aᵀ would
+differ by the rounding of places, 10⁻⁵ of a pixel.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ MARGIN = 2  # a ray between the last pixel and its neighbour reads one, rounding
 
 def project(x: Any, geometry: Geometry) -> Any:
     y = np.empty((len(x), *geometry.sinogram), x.dtype)
-    _project(all_tasks(), _with_margin(x), _with_margin(x.swapaxes(1, 2)), rays(geometry), y)
+    _project(all_tasks(), _in_pairs(x), _in_pairs(x.swapaxes(1, 2)), rays(geometry), y)
     return y
 
 
 def back_project(y: Any, geometry: Geometry, linear: bool) -> Any:
     x = np.empty((len(y), *geometry.size), y.dtype)
-    _back_project(all_tasks(), _with_margin(y), rays(geometry), linear, x)
+    _back_project(all_tasks(), _in_pairs(y), rays(geometry), linear, x)
     return x
 
 
-def _with_margin(lines: Any) -> Any:
-    padded = np.zeros((*lines.shape[:2], lines.shape[2] + 2 * MARGIN), lines.dtype)
-    padded[..., MARGIN:-MARGIN] = lines
-    return padded
+def _in_pairs(lines: Any) -> Any:
+    """With a margin, and each number beside the one that follows it, as a complex number: both are read at once."""
+    padded = np.zeros((*lines.shape[:2], lines.shape[2] + 2 * MARGIN + 1), lines.dtype)
+    padded[..., MARGIN : MARGIN + lines.shape[2]] = lines
+    pairs = np.empty((*lines.shape[:2], lines.shape[2] + 2 * MARGIN), np.result_type(lines, np.complex64))
+    pairs.real, pairs.imag = padded[..., :-1], padded[..., 1:]
+    return pairs
 
 
 @njit(nogil=True, cache=True)
@@ -57,7 +61,8 @@ def _add_lines(lines, along, across, start, result):  # type: ignore[no-untyped-
     """result[j] = Σ over lines of the pixel that ray j meets there, divided by |along|; t = along·pixel + across·line + start."""
     pixels, width = lines.shape[1] - 2 * MARGIN, lines.shape[1]
     flat, step, real = lines.reshape(-1), 1 / along, result.dtype.type
-    at, upper, sums = np.empty(result.size, np.int32), np.empty(result.size, result.dtype), np.zeros(result.size, result.dtype)
+    at, upper, met = np.empty(result.size, np.int32), np.empty(result.size, result.dtype), np.empty(result.size, lines.dtype)
+    sums = np.zeros(result.size, result.dtype)
     for line in range(lines.shape[0]):
         t = across * line + start  # of the line's first pixel
         begin, end = _range(t - along, t + along * pixels, sums.size)
@@ -68,20 +73,22 @@ def _add_lines(lines, along, across, start, result):  # type: ignore[no-untyped-
             at[uint64(j)], upper[uint64(j)] = low, real(place - low)
         corner = uint64(line * width)
         for j in range(begin, end):
-            i = corner + uint64(at[uint64(j)])
-            sums[uint64(j)] += flat[i] + upper[uint64(j)] * (flat[i + uint64(1)] - flat[i])
+            met[uint64(j)] = flat[corner + uint64(at[uint64(j)])]
+        for j in range(begin, end):
+            pair = met[uint64(j)]
+            sums[uint64(j)] += pair.real + upper[uint64(j)] * (pair.imag - pair.real)
     result[:] = sums * real(abs(step))
 
 
 @njit(nogil=True, cache=True)
-def _back_project(mine, lines, rays, linear, x):  # type: ignore[no-untyped-def]
+def _back_project(mine, pairs, rays, linear, x):  # type: ignore[no-untyped-def]
     _, height, width = x.shape
-    angles, line = lines.shape[1], lines.shape[2]
-    flat, real = lines.reshape(-1), x.dtype.type
+    angles, line = pairs.shape[1], pairs.shape[2]
+    flat, real = pairs.reshape(-1), x.dtype.type
     for task in share(mine, x.shape[0] * height):
         n, row = task // height, task % height
         at, near, far = np.empty(width, np.int32), np.empty(width, x.dtype), np.empty(width, x.dtype)
-        sums = np.zeros(width, x.dtype)
+        met, sums = np.empty(width, pairs.dtype), np.zeros(width, x.dtype)
         for k in range(angles):
             by_column, by_row, start = rays[k]
             c = 1.0 if linear else max(abs(by_column), abs(by_row))
@@ -100,8 +107,10 @@ def _back_project(mine, lines, rays, linear, x):  # type: ignore[no-untyped-def]
                 at[uint64(u)], near[uint64(u)], far[uint64(u)] = low, (a if a > none else none), (b if b > none else none)
             corner = uint64((n * angles + k) * line)
             for u in range(begin, end):
-                i = corner + uint64(at[uint64(u)])
-                sums[uint64(u)] += near[uint64(u)] * flat[i] + far[uint64(u)] * flat[i + uint64(1)]
+                met[uint64(u)] = flat[corner + uint64(at[uint64(u)])]
+            for u in range(begin, end):
+                pair = met[uint64(u)]
+                sums[uint64(u)] += near[uint64(u)] * pair.real + far[uint64(u)] * pair.imag
         x[n, row] = sums
 
 
