@@ -14,9 +14,8 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from minunet.arrays import address
 from minunet.optim import rules
-from minunet.simd import all_tasks, share
+from minunet.simd import address, all_tasks, share
 
 PIECE = 1 << 14
 

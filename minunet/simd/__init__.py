@@ -9,7 +9,7 @@ from minunet.simd.rows import PADDING, make_rows
 from minunet.simd.tasks import all_tasks, share
 from minunet.simd.tile import BLOCKS, DOTS, PLACE, block_for, multiply, multiply_runs
 from minunet.simd.transform import make_transform, transpose
-from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, lanes, peek, poke, prefetch, prefetch_to_write, settle
+from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, address, lanes, peek, poke, prefetch, prefetch_to_write, settle
 
 __all__ = [
     "BLOCKS",
@@ -18,6 +18,7 @@ __all__ = [
     "PADDING",
     "PLACE",
     "VECTOR_BYTES",
+    "address",
     "all_tasks",
     "block_for",
     "lanes",

@@ -19,9 +19,8 @@ import numpy as np
 from numba import njit
 
 from minunet import memory
-from minunet.arrays import address
 from minunet.explog import exp, log1p
-from minunet.simd import all_tasks, peek, poke, share
+from minunet.simd import address, all_tasks, peek, poke, share
 
 U = np.uintp  # an index that cannot be negative: Numba then asks nothing at each element
 

@@ -41,7 +41,6 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
-from minunet.arrays import address
 from minunet.ops.conv.cpu.choice import FEW
 from minunet.ops.conv.cpu.images import LARGE, as_image, as_triple, in_whole_lines, padded, padded_planes
 from minunet.simd import (
@@ -49,6 +48,7 @@ from minunet.simd import (
     DOTS,
     PLACE,
     VECTOR_BYTES,
+    address,
     all_tasks,
     block_for,
     lanes,

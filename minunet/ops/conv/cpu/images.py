@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from numba import njit
 
 from minunet import memory
-from minunet.arrays import address
-from minunet.simd import CACHE_LINE, VECTOR_BYTES, all_tasks, make_transform, peek, poke, share
+from minunet.simd import CACHE_LINE, VECTOR_BYTES, address, all_tasks, make_transform, peek, poke, share
 
 Sizes = tuple[int, int, int, int, int]  # (N, D, H, W, C); absent axes have size 1
 Walk = tuple[int, int, int, int, int]  # address; strides of n, d, h, w in elements; the channels lie side by side

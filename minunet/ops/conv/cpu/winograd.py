@@ -33,11 +33,11 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
-from minunet.arrays import address
 from minunet.ops.conv.cpu.images import LARGE, as_image, in_whole_lines
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
+    address,
     all_tasks,
     block_for,
     lanes,
