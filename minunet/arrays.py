@@ -242,12 +242,6 @@ def lines(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
     return np.lib.stride_tricks.as_strided(rows, ((rows.shape[0] - 1) * step + rows.shape[1],), (rows.itemsize,)), step
 
 
-def address(array: Array) -> int:
-    """Of the first element. NumPy only."""
-    where: int = array.__array_interface__["data"][0]
-    return where
-
-
 def in_place(array: Array) -> tuple[Array, tuple[int, ...]]:
     """(N, C, *spatial) of rank 1, 2 or 3 → its memory as a flat array, and the steps along N, D, H and W in it, in elements.
 
