@@ -177,6 +177,19 @@ def test_few_outputs_of_many_channels(groups, stride, size, dilation):
         assert relative_error(cpu.grad_x(gy, None, w, None, how, (11, 14), None, None), exact) < 1e-5
 
 
+@pytest.mark.parametrize("lay", [np.ascontiguousarray, np.asarray], ids=["planes", "side by side"])
+@pytest.mark.parametrize("outputs", [3, 4])
+def test_vectors_along_the_window_are_of_channels_side_by_side(outputs, lay, monkeypatch, request):
+    """Where they cost nothing, they are taken wherever they can be."""
+    request.addfinalizer(direct._plan.cache_clear)
+    monkeypatch.setattr(direct, "COSTS", ((0, 0), (0, 0)))
+    direct._plan.cache_clear()
+    rng = np.random.default_rng(8)
+    x, w = lay(channels_last(rng, (2, 3, 9, 14), "float32")), rng.standard_normal((outputs, 3, 3, 3)).astype("float32")
+    y = cpu.forward(x, w, None, geometry(2), None, None)
+    assert relative_error(y, ref.forward(x, w, None, geometry(2), None, None)) < 1e-5
+
+
 @pytest.mark.parametrize("padding", [NONE, (1, 2)])
 @pytest.mark.parametrize(("channels", "groups", "axes"), [(3, 1, (9, 14)), (6, 2, (9, 14)), (4, 4, (40,)), (2, 1, (5, 6, 7))])
 def test_channels_in_planes_give_the_same_bits(channels, groups, axes, padding):

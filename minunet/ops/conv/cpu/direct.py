@@ -268,7 +268,8 @@ def _plan(
     taps = max(len(section.offsets) for section in sums.sections)
     pairs = all(outputs * len(section.starts) % 2 == 0 for section in sums.sections)
     of_vector, of_lanes = COSTS[pairs]
-    if outputs * (of_vector * taps * -(-channels // lanes(itemsize)) + of_lanes) <= taps * channels:
+    of_output = of_vector * taps * -(-channels // lanes(itemsize)) + of_lanes
+    if c_step == 1 and outputs * of_output <= taps * channels:  # vectors along the window, whose channels lie side by side
         across, block, (rows, wide) = 1, len(BLOCKS) + pairs, DOTS[pairs]
     else:
         across = lanes(itemsize)
