@@ -52,6 +52,14 @@ CASES = [
 ]
 
 
+@pytest.fixture
+def own_plans():
+    """What a test changes of `direct` becomes part of plans, which are kept."""
+    direct._plan.cache_clear()
+    yield
+    direct._plan.cache_clear()
+
+
 def channels_last(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     last = rng.standard_normal((shape[0], *shape[2:], shape[1])).astype(dtype)
     return np.moveaxis(last, -1, 1)
@@ -179,11 +187,9 @@ def test_few_outputs_of_many_channels(groups, stride, size, dilation):
 
 @pytest.mark.parametrize("lay", [np.ascontiguousarray, np.asarray], ids=["planes", "side by side"])
 @pytest.mark.parametrize("outputs", [3, 4])
-def test_vectors_along_the_window_are_of_channels_side_by_side(outputs, lay, monkeypatch, request):
+def test_vectors_along_the_window_are_of_channels_side_by_side(outputs, lay, monkeypatch, own_plans):
     """Where they cost nothing, they are taken wherever they can be."""
-    request.addfinalizer(direct._plan.cache_clear)
     monkeypatch.setattr(direct, "COSTS", ((0, 0), (0, 0)))
-    direct._plan.cache_clear()
     rng = np.random.default_rng(8)
     x, w = lay(channels_last(rng, (2, 3, 9, 14), "float32")), rng.standard_normal((outputs, 3, 3, 3)).astype("float32")
     y = cpu.forward(x, w, None, geometry(2), None, None)
@@ -259,8 +265,7 @@ def test_plans_are_found_again():
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("window", [3, 5])
 @pytest.mark.parametrize(("outputs", "dtype", "whole"), [(32, "float32", True), (40, "float32", False), (24, "float64", True)])
-def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activation, monkeypatch, request):
-    request.addfinalizer(direct._plan.cache_clear)  # what is large is part of a plan
+def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activation, monkeypatch, own_plans):
     algorithm = winograd if window == 3 else direct
     rng = np.random.default_rng(0)
     x, gate = (channels_last(rng, (2, 24, 34, 37), dtype) for _ in range(2))

@@ -306,7 +306,7 @@ def _make_dots_of_runs(rows: int, columns: int) -> Any:
                         builder.store(emit.at_least(builder.load(totals), emit.constant(0.0)), totals)
                     with builder.if_else(behind) as (in_one, each_alone):
                         with in_one:
-                            emit.store_first(builder.load(totals), together, place(*some[0]))
+                            emit.store_some(builder.load(totals), place(*some[0]), emit.index(together))
                         with each_alone:
                             for lane, (r, v) in enumerate(some):
                                 number = builder.extract_element(builder.load(totals), ir.Constant(ir.IntType(32), lane))

@@ -96,12 +96,6 @@ class Emitter:
         i = self.index(i) if isinstance(i, int) else i
         return self.builder.load(self.builder.gep(self.builder.inttoptr(table, ir.IntType(64).as_pointer()), [i]))
 
-    def store_first(self, vector: Any, count: int, pointer: Any) -> None:
-        """The first `count` lanes, known beforehand."""
-        some = ir.VectorType(self.scalar, count)
-        first = self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count))))
-        self.builder.store(first, self.builder.bitcast(pointer, some.as_pointer()), align=self.itemsize)
-
     def load_some(self, pointer: Any, count: Any) -> Any:
         """The first `count` lanes; the others are 0, and their memory is not touched."""
         pointer, mask, flag = self._some(pointer, count)

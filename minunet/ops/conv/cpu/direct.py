@@ -42,7 +42,7 @@ from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.choice import FEW
-from minunet.ops.conv.cpu.images import LARGE, as_image, as_triple, in_whole_lines, padded, padded_planes
+from minunet.ops.conv.cpu.images import LARGE, as_image, as_triple, distance, in_whole_lines, padded, padded_planes
 from minunet.simd import (
     BLOCKS,
     DOTS,
@@ -308,7 +308,7 @@ def _plan(
                 panels.append([len(sections) - 1, packed, len(vectors), number])
                 packed += length * wide
             start, kept = section.starts[member], min(across, outputs - v * across)
-            column = number * across % wide if across > 1 else number % wide * length  # where its weights begin in the panel
+            column = number % (wide // across) * (across if across > 1 else length)  # where its weights begin in the panel
             vectors.append([_dot(y_steps[4 - len(start) :], start) + v * across, kept if across > 1 else column])
             for i, tap in enumerate(section.taps[member]):
                 to = panels[-1][1] + column + i * channels * beside
@@ -318,7 +318,7 @@ def _plan(
         streamed = samples * members * outputs * itemsize >= LARGE and taps * channels >= ENOUGH
         whole = 0 if outputs % across else 1 + streamed
     else:
-        whole = int(outputs == wide and len(vectors) == wide and _one_behind_the_other(sections[0][:3], y_steps, wide, samples))
+        whole = int(outputs == len(vectors) == wide == distance((samples, *sections[0][:3]), y_steps))
     asks = sums.apart and (across > 1 or samples * image_steps[0] * itemsize >= LARGE)
     threes = channels if sums.in_threes and image_steps[-1] == 1 and len(stages) == 1 else 0
     chunks = -(-samples * max(prod(row[:3]) for row in sections) // POSITIONS)
@@ -329,15 +329,6 @@ def _plan(
         (max(len(section.starts) for section in sums.sections), each * across),
         packed + VECTOR_BYTES, w_steps[:2], chunks, groups, (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
-
-
-def _one_behind_the_other(grid: list[int], steps: Numbers, count: int, samples: int) -> bool:
-    """Do the results of one window, `count` numbers, lie behind those of the window before it?"""
-    for size, step in zip((samples, *grid)[::-1], steps[::-1], strict=True):
-        if size > 1 and step != count:
-            return False
-        count *= size
-    return True
 
 
 def _dot(a: Iterable[int], b: Iterable[int]) -> int:

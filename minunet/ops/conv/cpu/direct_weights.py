@@ -26,7 +26,7 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import Image, as_image, gated_move, move
+from minunet.ops.conv.cpu.images import as_image, distance, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
 from minunet.simd import CACHE_LINE, VECTOR_BYTES, all_tasks, block_for, lanes, multiply, peek, poke, prefetch, share, transpose
 
@@ -68,9 +68,9 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     down, along = (outputs, numbers) if swapped else (numbers, outputs)
     block, rows, wide = block_for(along, x.itemsize)
     if swapped:
-        step = _distance(image) if window == _POINT else 0
+        step = distance(image.sizes, image.walk[1:]) if window == _POINT else 0
     else:
-        step = _distance(gradient) if gate is None else 0
+        step = distance(gradient.sizes, gradient.walk[1:]) if gate is None else 0
     in_place = along % wide == 0 and step * x.itemsize <= NEAR
     step = step if in_place else 0  # of the pixels that the right matrix reads; 0: it is a copy
     columns = -(-along // wide) * wide
@@ -95,17 +95,6 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     if swapped:
         return result.T.reshape(-1, channels, outputs), over_pixels(gy, gate) if bias else None
     return result[:length].reshape(-1, channels, outputs), result[length] if bias else None
-
-
-def _distance(image: Image) -> int:
-    """Elements from each pixel to the next if it is the same for all, else 0."""
-    distance = image.walk[4]
-    reached = distance
-    for size, step, inner in zip(image.sizes[2::-1], image.walk[3:0:-1], image.sizes[3:0:-1], strict=True):
-        reached *= inner
-        if size > 1 and step != reached:
-            return 0
-    return distance
 
 
 @njit(cache=True)

@@ -45,6 +45,16 @@ def as_triple(numbers: Any, fill: Any) -> tuple[Any, ...]:
     return (fill,) * (3 - len(numbers)) + tuple(numbers)
 
 
+def distance(sizes: Any, steps: Any) -> int:
+    """Elements from each pixel to the next if it is the same for all, else 0. sizes: (N, D, H, W, …); steps: of n, d, h, w."""
+    reached: int = steps[3]
+    for size, step, inner in zip(sizes[2::-1], steps[2::-1], sizes[3:0:-1], strict=True):
+        reached *= inner
+        if size > 1 and step != reached:
+            return 0
+    return int(steps[3])
+
+
 _ONE = [[1.0]]  # the transform that changes nothing moves a vector
 move, gated_move = make_transform(_ONE), make_transform(_ONE, gated=True)
 
