@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -42,6 +43,13 @@ def cupy_module() -> ModuleType:
 def is_array(value: Any) -> bool:
     """True for a NumPy or CuPy array."""
     return isinstance(value, np.ndarray) or _is_cupy(value)
+
+
+def arrays_among(values: Iterable[Any]) -> list[Array]:
+    """Those that are NumPy or CuPy arrays."""
+    cupy = sys.modules.get("cupy")
+    kinds = np.ndarray if cupy is None else (np.ndarray, cupy.ndarray)
+    return [value for value in values if isinstance(value, kinds)]
 
 
 def _is_cupy(value: Any) -> bool:

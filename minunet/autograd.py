@@ -46,12 +46,11 @@ class Function:
     shapes: tuple[Any, ...]  # of the inputs; None where the input was None
     takes_images: ClassVar[bool] = False  # the first input may have 16 bits, the others are float32 then
 
-    def __init__(self) -> None:
-        self._edges: tuple[Function | Tensor | None, ...] = ()  # the maker of each input; a leaf stands for itself
-        self._dtypes: tuple[Any, ...] = ()
-        self._saved: tuple[Any, ...] | None = ()
-        self._where = ""
-        self._consumed = False
+    _edges: tuple[Function | Tensor | None, ...] = ()  # the maker of each input; a leaf stands for itself
+    _dtypes: tuple[Any, ...] = ()
+    _saved: tuple[Any, ...] | None = ()
+    _where = ""
+    _consumed = False
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Arrays in, array out. A tuple's first array is the output, the others (indices) carry no gradient."""
@@ -96,7 +95,7 @@ class Function:
         if _debugging.get():
             node._check_finite(output, data)
         if any(node.needs):
-            node._edges = tuple(None if not need or t is None else (t.node or t) for t, need in zip(inputs, node.needs, strict=True))
+            node._edges = tuple([(t.node or t) if need and t is not None else None for t, need in zip(inputs, node.needs, strict=True)])
             tensor = Tensor(output, requires_grad=True, node=node)
         else:
             tensor = Tensor(output)
@@ -110,7 +109,7 @@ class Function:
         while ready:
             node = ready.pop()
             gy = gradients.pop(node)
-            others = [gy, *(a for a in node._saved or () if arrays.is_array(a))]
+            others = [gy, *arrays.arrays_among(node._saved or ())]
             grads = node._run(gy)
             edges, node._edges = node._edges, ()
             for i, (edge, grad) in enumerate(zip(edges, grads, strict=True)):

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.arrays import array_module, is_array, is_float
+from minunet.arrays import array_module, arrays_among, is_float
 
 _SETS = ("ref", "cpu", "gpu", "auto")
 _DTYPES = {"cpu": {"f": "float32", "d": "float64"}}  # NumPy's letter and name
@@ -78,8 +78,7 @@ class Kernels:
         return call
 
     def _choose(self, name: str, label: str, args: tuple[Any, ...]) -> tuple[str, str]:
-        firsts = [a[0] if type(a) is list and a else a for a in args]  # a list holds arrays of one kind
-        arrays = [a for a in firsts if is_array(a)]
+        arrays = arrays_among([a[0] if type(a) is list and a else a for a in args])  # a list holds arrays of one kind
         fast = "gpu" if array_module(*arrays) is not np else "cpu"
         forced = _forced.get()
         if forced != "auto":

@@ -6,10 +6,10 @@ threads.
 """
 
 from minunet.simd.rows import PADDING, make_rows
-from minunet.simd.tasks import all_tasks, share
+from minunet.simd.tasks import all_tasks, share, thread_count
 from minunet.simd.tile import BLOCKS, DOTS, PLACE, block_for, multiply, multiply_runs
 from minunet.simd.transform import make_transform, transpose
-from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, address, lanes, peek, poke, prefetch, prefetch_to_write, settle
+from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, address, lanes, next_line, peek, poke, prefetch, prefetch_to_write, settle
 
 __all__ = [
     "BLOCKS",
@@ -26,11 +26,13 @@ __all__ = [
     "make_transform",
     "multiply",
     "multiply_runs",
+    "next_line",
     "peek",
     "poke",
     "prefetch",
     "prefetch_to_write",
     "settle",
     "share",
+    "thread_count",
     "transpose",
 ]

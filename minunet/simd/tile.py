@@ -21,6 +21,7 @@ Source: Goto & van de Geijn, Anatomy of High-Performance Matrix Multiplication, 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -38,6 +39,7 @@ DOTS = ((8, 1), (8, 2)) if VECTOR_BYTES == 64 else ((8, 1), (4, 2))  # (rows, co
 AHEAD = 4096  # bytes by which it asks beforehand: the next rows would be too near
 
 
+@cache
 def block_for(columns: int, itemsize: int, waste: float = 0) -> tuple[int, int, int]:
     """(which block, rows, width) for a matrix of `columns` columns: the widest block, where `waste` of the vectors may stay empty."""
     vectors = -(-columns // lanes(itemsize))

@@ -188,6 +188,12 @@ def address(array):  # type: ignore[no-untyped-def]
     return array.ctypes.data
 
 
+@njit(cache=True)
+def next_line(array):  # type: ignore[no-untyped-def]
+    """Where the first cache line begins within an array."""
+    return (array.ctypes.data + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+
+
 @intrinsic
 def peek(typingctx, address, i, zero):  # type: ignore[no-untyped-def]
     """The number at address[i]."""

@@ -17,5 +17,5 @@ FEW = 8  # channels: below, transforms cost more than the multiplications that t
 
 
 def fits_winograd(kernel: tuple[int, ...], geometry: Geometry, channels: int, outputs: int) -> bool:
-    once = all(s == 1 for s in geometry.stride) and all(d == 1 for d in geometry.dilation) and geometry.groups == 1
+    once = max(geometry.stride) == max(geometry.dilation) == geometry.groups == 1
     return once and kernel[-2:] == (3, 3) and min(channels, outputs) >= FEW

@@ -38,13 +38,14 @@ from math import gcd, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit
+from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.choice import FEW
 from minunet.ops.conv.cpu.images import LARGE, as_image, as_triple, distance, in_whole_lines, padded, padded_planes
 from minunet.simd import (
     BLOCKS,
+    CACHE_LINE,
     DOTS,
     PLACE,
     VECTOR_BYTES,
@@ -53,10 +54,12 @@ from minunet.simd import (
     block_for,
     lanes,
     multiply_runs,
+    next_line,
     peek,
     poke,
     settle,
     share,
+    thread_count,
     transpose,
 )
 
@@ -189,7 +192,7 @@ def _convolve(x: Any, gate: Any, sums: Sums, filters: list[Any], b: Any, activat
     (where, *steps), (y_where, *y_steps) = image.walk, result
     plan = _plan(
         sums, tuple(steps), c_step, tuple(y_steps), channels, outputs, channels == x.shape[1], y.shape[0], filters[0].strides, size,
-        get_num_threads(),
+        thread_count(),
     )  # fmt: skip
     whole = 1 if plan.whole == 2 and not in_whole_lines(result, size) else plan.whole
     packed = memory.scratch((plan.packed,), y.dtype)
@@ -223,7 +226,7 @@ class Plan(NamedTuple):
     beside: numbers from a weight to the next one of the same column.
     whole: 0 where a vector may have fewer outputs; 2 where results are to be streamed, if they lie in whole lines; else 1. Without
         vectors along the outputs: 1 where the results of neighbouring windows lie one behind the other, else 0.
-    packed: numbers. w_steps: of o and c.
+    packed: numbers, and room to begin with a cache line. w_steps: of o and c.
     chunks of the windows, groups of the panels: their products are the tasks. places: a shape, of addresses.
     """
 
@@ -327,7 +330,7 @@ def _plan(
         _table(sections, 5), _table(panels, 4), _table(stages, 3), _table(runs, 2), _table(vectors, 2), _table(sorted(weights), 3),
         as_triple(sums.stride, 1), as_triple(sums.step, 1), asks, threes, block, rows, across, beside, whole,
         (max(len(section.starts) for section in sums.sections), each * across),
-        packed + VECTOR_BYTES, w_steps[:2], chunks, groups, (threads, 2, POSITIONS + 2 * rows),
+        packed + CACHE_LINE // itemsize, w_steps[:2], chunks, groups, (threads, 2, POSITIONS + 2 * rows),
     )  # fmt: skip
 
 
@@ -348,7 +351,7 @@ def _pack(mine, weights, w, o_step, c_step, channels, packed, across, beside, ze
         row, part = (job % len(weights), job // len(weights)) if o_step == 1 else (job // parts, job % parts)
         where, to, kept = weights[row]
         first = part * across
-        source, out = w + size * (where + first * c_step), packed.ctypes.data + size * (to + first * beside)
+        source, out = w + size * (where + first * c_step), next_line(packed) + size * (to + first * beside)
         count = min(across, channels - first)
         if o_step == 1 and kept == across:  # a loop of its own, for vectors
             for c in range(count):
@@ -415,7 +418,7 @@ def _sum(  # type: ignore[no-untyped-def]
                 elif asks and panel == first_panel:
                     asked = runs[run, 1]
                 first, last = int(stage == first_stage), stage == first_stage + count_of_stages - 1
-                b = packed.ctypes.data + size * (begin + row * beside)
+                b = next_line(packed) + size * (begin + row * beside)
                 multiply_runs(
                     block, a, runs.ctypes.data + 2 * PLACE * run, count, asked, threes, b, c, high - low,
                     vectors.ctypes.data + 2 * PLACE * vector, min(whole, 1 + last), bias.ctypes.data + size * across * column, first,

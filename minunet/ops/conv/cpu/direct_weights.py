@@ -23,12 +23,25 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit
+from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image, distance, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
-from minunet.simd import CACHE_LINE, VECTOR_BYTES, all_tasks, block_for, lanes, multiply, peek, poke, prefetch, share, transpose
+from minunet.simd import (
+    CACHE_LINE,
+    VECTOR_BYTES,
+    all_tasks,
+    block_for,
+    lanes,
+    multiply,
+    peek,
+    poke,
+    prefetch,
+    share,
+    thread_count,
+    transpose,
+)
 
 PIXELS = 192  # windows at a time, a number that every block of the micro-kernel divides in both directions
 FEW = 8  # channels: below, pixels, not channels, are what lies side by side in the small matrix, and fills a vector
@@ -79,7 +92,7 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     chunks = -(-down // chunk_down) * -(-columns // chunk_along)
     total = x.shape[0] * math.prod(grid)
     parts = max(1, min(-(-TASKS // chunks), -(-total // PIXELS)))
-    threads = get_num_threads()
+    threads = thread_count()
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
     sums = room((parts, -(-down // chunk_down) * chunk_down, columns), x.dtype)
     small = max(chunk_down + rows, chunk_along)

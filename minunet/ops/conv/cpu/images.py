@@ -31,7 +31,8 @@ class Image(NamedTuple):
 
 def as_image(x: Any) -> Image:
     """Of (N, C, *spatial). Copies only where the channels do not lie side by side."""
-    return padded(x, None, ())
+    x, steps, apart, sizes = _lying(x)
+    return Image(x, (address(x), *steps), sizes) if apart == 1 else padded(x, None, ())
 
 
 def in_whole_lines(walk: Walk, itemsize: int) -> bool:
@@ -96,8 +97,14 @@ def _lying(x: Any) -> Any:
 @lru_cache(maxsize=1024)
 def _layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Any:
     """(N, C, *spatial) → the strides of n, d, h, w in elements, that of c, and the sizes."""
-    (samples, channels, *spatial), (n, c, *steps) = shape, [stride // itemsize for stride in strides]
+    (samples, channels, *spatial), (n, c, *steps) = shape, in_elements(strides, itemsize)
     return (n, *as_triple(steps, 0)), c if channels > 1 else 1, (samples, *as_triple(spatial, 1), channels)
+
+
+@lru_cache(maxsize=1024)
+def in_elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Strides of bytes."""
+    return tuple(stride // itemsize for stride in strides)
 
 
 @lru_cache(maxsize=1024)

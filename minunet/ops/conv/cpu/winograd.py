@@ -30,10 +30,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit
+from numba import get_thread_id, njit
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import LARGE, as_image, in_whole_lines
+from minunet.ops.conv.cpu.images import LARGE, as_image, in_elements, in_whole_lines
 from minunet.simd import (
     CACHE_LINE,
     VECTOR_BYTES,
@@ -49,6 +49,7 @@ from minunet.simd import (
     prefetch_to_write,
     settle,
     share,
+    thread_count,
     transpose,
 )
 
@@ -105,9 +106,9 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
         padded_bias[:outputs] = bias
     samples, depth, height, width, _ = result.sizes
     tiles = samples * -(-height // OUT) * -(-width // OUT)
-    threads = get_num_threads()
+    threads = thread_count()
     patches = np.zeros((threads, IN, IN, max(row, wide, TAPS * TAPS * across**2 // AREA)), dtype=x.dtype)
-    filters = (address(taps), *(stride // x.itemsize for stride in taps.strides))
+    filters = (address(taps), *in_elements(taps.strides, x.itemsize))
     zero = x.dtype.type(0)
     options = (gate is not None, activation == "relu", block, wide, zero)
     if tiles * depth >= FEW_TILES:

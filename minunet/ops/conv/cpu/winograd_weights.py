@@ -22,12 +22,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit
+from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
 from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _prefetch, _tile_at, _transform_input
-from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share
+from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share, thread_count
 
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
 _filter_gradient = make_transform(G.T)
@@ -55,7 +55,7 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     samples, depth, height, width, _ = gradient.sizes
     tiles = samples * depth * -(-height // OUT) * -(-width // OUT)
     held = -(-chunk // rows) * rows
-    threads = get_num_threads()
+    threads = thread_count()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
     grouped = down * along > FEW_CHUNKS
     parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
