@@ -197,7 +197,9 @@ def test_vectors_along_the_window_are_of_channels_side_by_side(outputs, lay, mon
 
 
 @pytest.mark.parametrize("padding", [NONE, (1, 2)])
-@pytest.mark.parametrize(("channels", "groups", "axes"), [(3, 1, (9, 14)), (6, 2, (9, 14)), (4, 4, (40,)), (2, 1, (5, 6, 7))])
+@pytest.mark.parametrize(
+    ("channels", "groups", "axes"), [(3, 1, (9, 14)), (6, 2, (9, 14)), (6, 1, (9, 90)), (4, 4, (40,)), (2, 1, (5, 6, 7))]
+)
 def test_channels_in_planes_give_the_same_bits(channels, groups, axes, padding):
     """Few channels are read where they lie: here one behind the other, there side by side."""
     rng, rank = np.random.default_rng(7), len(axes)
@@ -208,6 +210,10 @@ def test_channels_in_planes_give_the_same_bits(channels, groups, axes, padding):
     assert relative_error(y, ref.forward(x, w, None, how, None, None)) < 1e-5
     side_by_side = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
     np.testing.assert_array_equal(y, cpu.forward(side_by_side, w, None, how, None, None))
+    of_planes, of_pixels = (cpu.grad_w(image, y, None, how, w.shape[2:], True) for image in (x, side_by_side))
+    assert relative_error(of_planes[0], ref.grad_w(x, y, None, how, w.shape[2:], True)[0]) < 1e-5
+    for one, other in zip(of_planes, of_pixels, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_image_without_pixels():

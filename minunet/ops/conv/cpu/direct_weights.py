@@ -26,7 +26,7 @@ import numpy as np
 from numba import get_thread_id, njit
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import as_image, distance, gated_move, move
+from minunet.ops.conv.cpu.images import as_image, as_it_lies, distance, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
 from minunet.simd import (
     CACHE_LINE,
@@ -72,9 +72,10 @@ _POINT = Window((1, 1, 1))
 
 def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias: bool) -> tuple[Any, Any]:
     """∂w (taps, C, O) and ∂b (O) or None; gy, gate: (N, O, *grid), only where gate > 0 does ∂y count."""
-    image, gradient = as_image(x), as_image(gy)
-    opening = gradient if gate is None else as_image(gate)
     channels, outputs = x.shape[1], gy.shape[1]
+    image, c_step = as_it_lies(x) if channels < FEW else (as_image(x), 1)  # few may also lie in planes
+    gradient = as_image(gy)
+    opening = gradient if gate is None else as_image(gate)
     length = math.prod(window.kernel) * channels
     swapped = outputs < FEW <= channels  # few outputs: they are the rows of the sums, not the columns
     numbers = length + (bias and not swapped)  # one more number in each window, a 1: its product with ∂y is ∂b
@@ -99,7 +100,7 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     left = memory.scratch((threads, PIXELS * small + rows), x.dtype)
     right = memory.scratch((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
-        all_tasks(), image.walk, image.sizes, window.numbers, gradient.walk, opening.walk, gate is not None, gradient.sizes, length,
+        all_tasks(), image.walk, c_step, image.sizes, window.numbers, gradient.walk, opening.walk, gate is not None, gradient.sizes, length,
         numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize,
         x.dtype.type(0), x.dtype.type(1),
     )  # fmt: skip
@@ -118,7 +119,7 @@ def _line(p, high, grid):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _pack(x, gate, gated, inside, window, grid, low, high, first, last, left, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
+def _pack(x, c_step, gate, gated, inside, window, grid, low, high, first, last, left, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
     """Numbers first … last − 1 of the windows at positions low … high − 1, to the address left + window · a_row + number · a_step."""
     channels = inside[4]
     kernel, stride, dilation, before = window[0:3], window[3:6], window[6:9], window[9:12]
@@ -138,18 +139,19 @@ def _pack(x, gate, gated, inside, window, grid, low, high, first, last, left, a_
                 begin = min(count, (max(0, -w_tap) + stride[2] - 1) // stride[2])
                 stop = max(begin, min(count, (inside[3] - w_tap + stride[2] - 1) // stride[2]))
             to = left + size * ((p - low) * a_row + (tap * channels + c - first) * a_step)
-            source = x[0] + size * (n * x[1] + d_tap * x[2] + h_tap * x[3] + w_tap * x[4] + c)
+            source = x[0] + size * (n * x[1] + d_tap * x[2] + h_tap * x[3] + w_tap * x[4] + c * c_step)
             opening = gate[0] + size * (n * gate[1] + d_tap * gate[2] + h_tap * gate[3] + w_tap * gate[4] + c)
             _copy(
-                source, stride[2] * x[4], opening, stride[2] * gate[4], gated, apart, begin, stop, count, end - c, to, a_row, a_step, size,
-                zero,
+                source, stride[2] * x[4], c_step, opening, stride[2] * gate[4], gated, apart, begin, stop, count, end - c, to, a_row,
+                a_step, size, zero,
             )  # fmt: skip
         p += count
 
 
 @njit(cache=True)
-def _copy(x, x_step, gate, gate_step, gated, apart, begin, stop, count, channels, to, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
-    """`channels` numbers of each of `count` pixels, zeros before `begin` and from `stop` on. apart: nobody else has read them just now."""
+def _copy(x, x_step, c_step, gate, gate_step, gated, apart, begin, stop, count, channels, to, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
+    """`channels` numbers of each of `count` pixels, zeros before `begin` and from `stop` on. apart: nobody else has read them just now.
+    With a_step = 1 channels lie side by side: c_step is 1."""
     across = VECTOR_BYTES // size
     if a_step == 1:
         vectors = channels // across * across
@@ -178,13 +180,13 @@ def _copy(x, x_step, gate, gate_step, gated, apart, begin, stop, count, channels
             for i in range(stop, count):
                 poke(to, i * a_row + c, zero)
         return
-    whole = 0 if gated or begin > 0 or stop < count else channels // across * across
+    whole = 0 if gated or c_step != 1 or begin > 0 or stop < count else channels // across * across
     squares = count // across * across
     for c in range(0, whole, across):
         for i in range(0, squares, across):
             transpose(x + size * (i * x_step + c), x_step, to + size * (c * a_step + i), a_step, zero)
     for c in range(channels):
-        row, pixel, opening = to + size * c * a_step, x + size * c, gate + size * c
+        row, pixel, opening = to + size * c * a_step, x + size * c * c_step, gate + size * c
         for i in range(begin):
             poke(row, i, zero)
         first = squares if c < whole else begin
@@ -203,8 +205,8 @@ def _copy(x, x_step, gate, gate_step, gated, apart, begin, stop, count, channels
 
 @njit(nogil=True, cache=True)
 def _weight_gradient(  # type: ignore[no-untyped-def]
-    mine, x, inside, window, gy, gate, gated, shape, length, numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block,
-    rows, wide, point, size, zero, one
+    mine, x, c_step, inside, window, gy, gate, gated, shape, length, numbers, swapped, step, chunk_down, chunk_along, sums, left, right,
+    block, rows, wide, point, size, zero, one
 ):  # fmt: skip
     """One task: a part of the windows, a chunk of the rows and of the columns of the sums."""
     parts, down, columns = sums.shape
@@ -232,9 +234,12 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
             high = min(low + PIXELS, total * (part + 1) // parts)
             # bool(0) and int64(1) are no literals, for which Numba would compile a function once more
             if last > first and not (swapped and step):
-                _pack(x, x, bool(0), inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
+                _pack(x, c_step, x, bool(0), inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
             if swapped or not step:
-                _pack(source, opening, gated, of_kept, point, grid, low, high, np.int64(0), kept, b, chunk_outputs, np.int64(1), size, zero)
+                _pack(
+                    source, np.int64(1), opening, gated, of_kept, point, grid, low, high, np.int64(0), kept, b, chunk_outputs, np.int64(1),
+                    size, zero,
+                )  # fmt: skip
             for r in range(0, min(chunk_down, (outputs if swapped else numbers) - i * chunk_down), rows):
                 for k in range(0, min(chunk_along, columns - j * chunk_along), wide):
                     c = sums.ctypes.data + size * ((part * down + i * chunk_down + r) * columns + j * chunk_along + k)

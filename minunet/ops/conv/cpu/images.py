@@ -31,8 +31,14 @@ class Image(NamedTuple):
 
 def as_image(x: Any) -> Image:
     """Of (N, C, *spatial). Copies only where the channels do not lie side by side."""
+    image, apart = as_it_lies(x)
+    return image if apart == 1 else padded(x, None, ())
+
+
+def as_it_lies(x: Any) -> tuple[Image, int]:
+    """Of (N, C, *spatial), and the step from channel to channel."""
     x, steps, apart, sizes = _lying(x)
-    return Image(x, (address(x), *steps), sizes) if apart == 1 else padded(x, None, ())
+    return Image(x, (address(x), *steps), sizes), apart
 
 
 def in_whole_lines(walk: Walk, itemsize: int) -> bool:
