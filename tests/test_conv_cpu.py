@@ -44,6 +44,9 @@ CASES = [
     pytest.param((1, 40, 50), 30, 1, geometry(1, padding=NONE), id="direct, signal"),
     pytest.param((2, 10, 12, 11), 9, 5, geometry(2, padding=(2, 2)), id="direct, 5×5"),
     pytest.param((2, 10, 12, 11), 9, 3, geometry(2, 2), id="direct, stride 2"),
+    pytest.param((2, 11, 30, 41), 17, 5, geometry(2, padding=(2, 2)), id="lines, 5×5"),
+    pytest.param((1, 40, 5, 6, 20), 36, 5, geometry(3, padding=(2, 2)), id="lines, 5×5×5, several chunks"),
+    pytest.param((2, 16, 20, 33), 32, 2, geometry(2, padding=NONE), id="lines, 2×2"),
     pytest.param((1, 70, 4, 5, 6), 66, 5, geometry(3, padding=(2, 2)), id="direct, 5×5×5, weights of several stages"),
     pytest.param((1, 300, 3, 4, 5), 1, 5, geometry(3, padding=(2, 2)), id="direct, one output, weights of several stages"),
     pytest.param((1, 300, 3, 4, 5), 2, 5, geometry(3, padding=(2, 2)), id="direct, two outputs, weights of several stages"),
@@ -140,6 +143,39 @@ def test_the_number_of_threads_changes_no_bit(shape, outputs, size, geometry):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "padding", "groups"),
+    [
+        ((5, 5), (1, 1), (1, 1), (2, 2), 1),
+        ((2, 2), (1, 1), (1, 1), (0, 1), 1),
+        ((2, 3), (1, 1), (1, 1), (0, 0), 2),
+        ((3, 3), (2, 1), (3, 1), (-1, 2), 2),
+        ((1, 7), (1, 1), (1, 1), (9, -2), 1),
+        ((4,), (1,), (1,), (3, 0), 2),
+        ((2, 1, 3), (1, 2, 1), (2, 1, 1), (1, 1), 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("channels", "outputs"), [(8, 16), (9, 20), (64, 33), (17, 70)])
+def test_weights_where_windows_overlap_along_lines(channels, outputs, kernel, stride, dilation, padding, groups, gated):
+    """Runs that fill no whole number of rows, outputs that fill no vector, leftover pixels, and channels that are part of a wider array."""
+    rng, rank = np.random.default_rng(9), len(kernel)
+    how = Geometry(stride, (padding,) * rank, dilation, groups)
+    x = channels_last(rng, (2, channels * groups + 3, *(14, 11, 31)[-rank:]), "float32")[:, 2:-1]
+    w = rng.standard_normal((outputs * groups, channels, *kernel)).astype("float32")
+    y = ref.forward(x, w, None, how, None, None)
+    assert choice.fits_lines(kernel, how, channels, outputs, y.shape[-1])
+    gy, gate = (channels_last(rng, y.shape, "float32") for _ in range(2))
+    gate = gate if gated else None
+    for bias in (True, False):
+        gw, gb = cpu.grad_w(x, gy, gate, how, kernel, bias)
+        exact_w, exact_b = ref.grad_w(x, gy, gate, how, kernel, bias)
+        assert relative_error(gw, exact_w) < 1e-5
+        assert (gb is None) == (not bias)
+        assert gb is None or relative_error(gb, exact_b) < 1e-5
 
 
 def unaligned(a: np.ndarray) -> np.ndarray:

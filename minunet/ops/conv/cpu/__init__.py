@@ -11,8 +11,8 @@ import numpy as np
 
 from minunet import memory
 from minunet.arrays import channels_first, deliver
-from minunet.ops.conv.cpu import direct, direct_weights, sums, winograd, winograd_weights
-from minunet.ops.conv.cpu.choice import fits_winograd
+from minunet.ops.conv.cpu import direct, direct_weights, line_weights, sums, winograd, winograd_weights
+from minunet.ops.conv.cpu.choice import fits_lines, fits_winograd
 from minunet.ops.conv.cpu.images import as_triple
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
         return _weight(gw, kernel), gb if bias else None
     window = direct_weights.Window(as_triple(kernel, 1), as_triple(geometry.stride, 1), as_triple(geometry.dilation, 1), _before(geometry))
     grid = as_triple(gy.shape[2:], 1)
+    algorithm = line_weights if fits_lines(kernel, geometry, channels, outputs, grid[2]) else direct_weights
     gws, gbs = [], []
     for g in range(groups):
         of_x, of_y = slice(g * channels, (g + 1) * channels), slice(g * outputs, (g + 1) * outputs)
         opening = None if gate is None else gate[:, of_y]
-        gw, gb = direct_weights.weight_gradient(x[:, of_x], window, grid, gy[:, of_y], opening, bias)
+        gw, gb = algorithm.weight_gradient(x[:, of_x], window, grid, gy[:, of_y], opening, bias)
         gws.append(_weight(gw, kernel))
         gbs.append(gb)
     if groups == 1:

@@ -66,8 +66,13 @@ class Window(NamedTuple):
         """All twelve, as the kernels take them."""
         return self.kernel + self.stride + self.dilation + self.before
 
+    def margins(self, sizes: Any, grid: Any) -> Any:
+        """The zeros (before, after) that an image of these sizes needs, so that all windows of the grid lie inside."""
+        spans = (s * (count - 1) + d * (k - 1) + 1 for k, s, d, count in zip(self.kernel, self.stride, self.dilation, grid, strict=True))
+        return tuple((before, max(0, span - before - size)) for before, span, size in zip(self.before, spans, sizes, strict=True))
 
-_POINT = Window((1, 1, 1))
+
+POINT = Window((1, 1, 1))
 
 
 def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias: bool) -> tuple[Any, Any]:
@@ -82,7 +87,7 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     down, along = (outputs, numbers) if swapped else (numbers, outputs)
     block, rows, wide = block_for(along, x.itemsize)
     if swapped:
-        step = distance(image.sizes, image.walk[1:]) if window == _POINT else 0
+        step = distance(image.sizes, image.walk[1:]) if window == POINT else 0
     else:
         step = distance(gradient.sizes, gradient.walk[1:]) if gate is None else 0
     in_place = along % wide == 0 and step * x.itemsize <= NEAR
@@ -101,7 +106,7 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     right = memory.scratch((threads, PIXELS * small + rows), x.dtype)
     _weight_gradient(
         all_tasks(), image.walk, c_step, image.sizes, window.numbers, gradient.walk, opening.walk, gate is not None, gradient.sizes, length,
-        numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block, rows, wide, _POINT.numbers, x.itemsize,
+        numbers, swapped, step, chunk_down, chunk_along, sums, left, right, block, rows, wide, POINT.numbers, x.itemsize,
         x.dtype.type(0), x.dtype.type(1),
     )  # fmt: skip
     used = sums[:, :down, :along]
@@ -112,14 +117,14 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
 
 
 @njit(cache=True)
-def _line(p, high, grid):  # type: ignore[no-untyped-def]
+def line_at(p, high, grid):  # type: ignore[no-untyped-def]
     """(n, d, h, w) of position p, and how many positions from it to `high` lie on its line."""
     lines, w = p // grid[2], p % grid[2]
     return lines // (grid[0] * grid[1]), lines // grid[1] % grid[0], lines % grid[1], w, min(high - p, grid[2] - w)
 
 
 @njit(cache=True)
-def _pack(x, c_step, gate, gated, inside, window, grid, low, high, first, last, left, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
+def pack(x, c_step, gate, gated, inside, window, grid, low, high, first, last, left, a_row, a_step, size, zero):  # type: ignore[no-untyped-def]
     """Numbers first … last − 1 of the windows at positions low … high − 1, to the address left + window · a_row + number · a_step."""
     channels = inside[4]
     kernel, stride, dilation, before = window[0:3], window[3:6], window[6:9], window[9:12]
@@ -128,7 +133,7 @@ def _pack(x, c_step, gate, gated, inside, window, grid, low, high, first, last, 
         apart = apart and stride[axis] > dilation[axis] * (kernel[axis] - 1)
     p = low
     while p < high:
-        n, d, h, w, count = _line(p, high, grid)
+        n, d, h, w, count = line_at(p, high, grid)
         for tap in range(first // channels, (last + channels - 1) // channels):
             d_tap = d * stride[0] - before[0] + tap // (kernel[1] * kernel[2]) * dilation[0]
             h_tap = h * stride[1] - before[1] + tap // kernel[2] % kernel[1] * dilation[1]
@@ -234,9 +239,9 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
             high = min(low + PIXELS, total * (part + 1) // parts)
             # bool(0) and int64(1) are no literals, for which Numba would compile a function once more
             if last > first and not (swapped and step):
-                _pack(x, c_step, x, bool(0), inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
+                pack(x, c_step, x, bool(0), inside, window, grid, low, high, first, last, a, window_step, number_step, size, zero)
             if swapped or not step:
-                _pack(
+                pack(
                     source, np.int64(1), opening, gated, of_kept, point, grid, low, high, np.int64(0), kept, b, chunk_outputs, np.int64(1),
                     size, zero,
                 )  # fmt: skip
