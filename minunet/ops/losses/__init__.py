@@ -162,7 +162,7 @@ class BinaryCrossEntropy(Function):
 
 
 class BinaryCrossEntropyWithLogits(Function):
-    """y = Σ_i ℓ[i], or ℓ itself    ℓ = −(v·t·ln σ(x) + (1−t)·ln(1−σ(x))), v the weight of positives
+    """y = Σ_i ℓ[i]/n, or ℓ itself    ℓ = −(v·t·ln σ(x) + (1−t)·ln(1−σ(x))), v the weight of positives, n the `divisor`
 
     = (1 − t + v·t)·ln(1 + e^−|x|) + (where x > 0: (1−t)·x, else −v·t·x)        nothing overflows, nothing cancels
 
@@ -171,19 +171,22 @@ class BinaryCrossEntropyWithLogits(Function):
 
     takes_images = True
 
-    def forward(ctx, x: Any, t: Any, v: Any, *, each: bool) -> Any:
+    def forward(ctx, x: Any, t: Any, v: Any, *, each: bool, divisor: int = 1) -> Any:
         xp = array_module(x)
-        ctx.each = each
+        ctx.each, ctx.divisor = each, divisor
         ctx.axes = sorted(range(x.ndim), key=lambda a: -abs(x.strides[a]))  # the order of x in memory
         flat = [None if a is None else ctx.flat(a) for a in (x, t, None if v is None else xp.broadcast_to(v, x.shape))]
         ctx.save(*flat)
         y = K.binary_entropy(*flat, each=each)
-        return ctx.shaped(y) if each else xp.asarray(y, dtype=computed_dtype(x))
+        if each:
+            return ctx.shaped(y)
+        with np.errstate(invalid="ignore"):  # the mean of nothing is NaN, as in PyTorch
+            return xp.asarray(xp.divide(y, divisor), dtype=computed_dtype(x))
 
     def backward(ctx, gy: Any) -> tuple[Any, ...]:
         x, t, v = ctx.saved
         xp = array_module(gy)
-        factor, gain = (ctx.flat(gy), 1) if ctx.each else (None, gy)
+        factor, gain = (ctx.flat(gy), 1) if ctx.each else (None, gy / max(ctx.divisor, 1))
         gx = gt = None
         if ctx.needs[0]:
             gx = ctx.shaped(K.grad_binary_entropy(x, t, v, factor, gain))
@@ -452,8 +455,8 @@ def binary_cross_entropy_with_logits(
     _check_options("binary_cross_entropy_with_logits", size_average, reduce, reduction)
     _check_alike("binary_cross_entropy_with_logits", input, target, computed_dtype(input.data))
     if weight is None and reduction != "none":
-        loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight, each=False)
-        return _divide(loss, input.size) if reduction == "mean" else loss
+        divisor = input.size if reduction == "mean" else 1
+        return BinaryCrossEntropyWithLogits.apply(input, target, pos_weight, each=False, divisor=divisor)
     loss = BinaryCrossEntropyWithLogits.apply(input, target, pos_weight, each=True)
     return _reduce(loss if weight is None else loss * weight, reduction)
 
