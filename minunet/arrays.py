@@ -42,14 +42,18 @@ def cupy_module() -> ModuleType:
 
 def is_array(value: Any) -> bool:
     """True for a NumPy or CuPy array."""
-    return isinstance(value, np.ndarray) or _is_cupy(value)
+    return isinstance(value, _array_types())
 
 
 def arrays_among(values: Iterable[Any]) -> list[Array]:
-    """Those that are NumPy or CuPy arrays."""
+    """Those for which `is_array` is true."""
+    types = _array_types()
+    return [value for value in values if isinstance(value, types)]
+
+
+def _array_types() -> Any:
     cupy = sys.modules.get("cupy")
-    kinds = np.ndarray if cupy is None else (np.ndarray, cupy.ndarray)
-    return [value for value in values if isinstance(value, kinds)]
+    return np.ndarray if cupy is None else (np.ndarray, cupy.ndarray)
 
 
 def _is_cupy(value: Any) -> bool:

@@ -4,14 +4,11 @@
 |---|---|---|
 | `winograd` | 3×3 and kd×3×3, stride 1, from 8 channels on both sides | a quarter of the multiplications |
 | `direct` | everything else | reads the image in place, any stride, dilation and groups |
+| `line_weights` | of the rest ∂w alone: windows of several pixels in a line, stride 1 there, 8 to 64 channels | copies no window |
 
-The gradient to the weights has a third, between the two:
-
-| `line_weights` | windows of several pixels along a line, stride 1 there, of 8 to 64 channels, from 8 outputs on | copies no window |
-
-Its sums go to memory after each line, which costs more than the copy where they are many and a line has few windows. Measured with 5×5
-and 5×5×5 windows of as many channels as outputs: 1.3 to 3 times as fast with 16 channels, 1 to 1.3 with 32, 1 to 1.1 with 64, 0.8 to 1
-with more or with lines of 8.
+The sums of `line_weights` go to memory after each line, which costs more than the copy where they are many and a line has few windows.
+Measured with 5×5 and 5×5×5 windows of as many channels as outputs: 1.3 to 3 times as fast with 16 channels, 1 to 1.3 with 32, 1 to 1.1
+with 64, 0.8 to 1 with more or with lines of 8.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ import numpy as np
 from numba import get_thread_id, njit
 
 from minunet import memory
-from minunet.ops.conv.cpu.images import as_image, as_it_lies, distance, gated_move, move
+from minunet.ops.conv.cpu.images import Image, as_image, as_it_lies, distance, gated_move, move
 from minunet.ops.conv.cpu.sums import over_pixels
 from minunet.simd import (
     CACHE_LINE,
@@ -86,18 +86,13 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     numbers = length + (bias and not swapped)  # one more number in each window, a 1: its product with ∂y is ∂b
     down, along = (outputs, numbers) if swapped else (numbers, outputs)
     block, rows, wide = block_for(along, x.itemsize)
-    if swapped:
-        step = distance(image.sizes, image.walk[1:]) if window == POINT else 0
-    else:
-        step = distance(gradient.sizes, gradient.walk[1:]) if gate is None else 0
-    in_place = along % wide == 0 and step * x.itemsize <= NEAR
-    step = step if in_place else 0  # of the pixels that the right matrix reads; 0: it is a copy
+    whole, read = (window == POINT, image) if swapped else (gate is None, gradient)  # does the right matrix lie there as it is?
+    step = pixel_step(read, along, wide, x.itemsize) if whole else 0
     columns = -(-along // wide) * wide
     chunk_along = min(columns, ALONG * lanes(x.itemsize))
     chunk_down = max(rows, min(-(-down // rows) * rows, min(SUMS // chunk_along, NUMBERS // PIXELS) // rows * rows))
     chunks = -(-down // chunk_down) * -(-columns // chunk_along)
-    total = x.shape[0] * math.prod(grid)
-    parts = max(1, min(-(-TASKS // chunks), -(-total // PIXELS)))
+    parts = parts_for(chunks, x.shape[0] * math.prod(grid))
     threads = thread_count()
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
     sums = room((parts, -(-down // chunk_down) * chunk_down, columns), x.dtype)
@@ -114,6 +109,17 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     if swapped:
         return result.T.reshape(-1, channels, outputs), over_pixels(gy, gate) if bias else None
     return result[:length].reshape(-1, channels, outputs), result[length] if bias else None
+
+
+def pixel_step(image: Image, columns: int, wide: int, itemsize: int) -> int:
+    """Elements from each pixel to the next where they may be the rows of a right matrix; 0 where such rows must be copied."""
+    step = distance(image.sizes, image.walk[1:])
+    return step if columns % wide == 0 and step * itemsize <= NEAR else 0
+
+
+def parts_for(chunks: int, windows: int) -> int:
+    """Into how many the windows are cut, whose sums are in `chunks` chunks."""
+    return max(1, min(-(-TASKS // chunks), -(-windows // PIXELS)))
 
 
 @njit(cache=True)

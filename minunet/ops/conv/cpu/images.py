@@ -37,7 +37,8 @@ def as_image(x: Any) -> Image:
 
 def as_it_lies(x: Any) -> tuple[Image, int]:
     """Of (N, C, *spatial), and the step from channel to channel."""
-    x, steps, apart, sizes = _lying(x)
+    x = x if x.flags.aligned else x.copy()  # else strides count no whole numbers
+    steps, apart, sizes = _layout(x.shape, x.strides, x.itemsize)
     return Image(x, (address(x), *steps), sizes), apart
 
 
@@ -71,16 +72,14 @@ def padded(x: Any, gate: Any, margins: Any) -> Image:
 
     A negative margin crops. Only where gate > 0 does x count. Copies only where something must change.
     """
-    x, steps, apart, sizes = _lying(x)
-    framed, dense, before, changed = _frame(sizes, margins)
+    source, apart = as_it_lies(x)
+    framed, dense, before, changed = _frame(source.sizes, margins)
     if gate is None and apart == 1 and not changed:
-        return Image(x, (address(x), *steps), sizes)
-    source = opening = (address(x), *steps, apart)
-    if gate is not None:
-        gate, gate_steps, gate_apart, _ = _lying(gate)  # if it is a copy, it must live until `_pad` has read it
-        opening = (address(gate), *gate_steps, gate_apart)
+        return source
+    opening, gate_apart = (source, apart) if gate is None else as_it_lies(gate)
     image = memory.scratch(framed, x.dtype)
-    _pad(all_tasks(), source, opening, gate is not None, sizes, before, image, x.dtype.type(0))
+    walks = (*source.walk, apart), (*opening.walk, gate_apart)
+    _pad(all_tasks(), *walks, gate is not None, source.sizes, before, image, x.dtype.type(0))
     return Image(image, (address(image), *dense), framed)
 
 
@@ -89,12 +88,6 @@ def padded_planes(x: Any, margins: Any) -> tuple[Image, int]:
     n, channels, *spatial = x.shape
     planes, (where, plane, *steps), (_, *sizes, _) = padded(x.reshape(n * channels, 1, *spatial), None, margins)
     return Image(planes, (where, channels * plane, *steps), (n, *sizes, channels)), plane
-
-
-def _lying(x: Any) -> Any:
-    """x, the strides of n, d, h, w in elements, that of c, and the sizes."""
-    x = x if x.flags.aligned else x.copy()  # else strides count no whole numbers
-    return x, *_layout(x.shape, x.strides, x.itemsize)
 
 
 # What follows is asked for in every call of every layer, always of the same shapes: so it is remembered.

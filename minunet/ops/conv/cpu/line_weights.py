@@ -16,6 +16,7 @@ As there, the lines are split into a number of parts that does not depend on the
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.arrays import channels_first, channels_last
-from minunet.ops.conv.cpu.direct_weights import ALONG, NEAR, PIXELS, POINT, SUMS, TASKS, line_at, pack
-from minunet.ops.conv.cpu.images import as_image, as_triple, distance, padded
+from minunet.ops.conv.cpu.direct_weights import ALONG, PIXELS, POINT, SUMS, line_at, pack, parts_for, pixel_step
+from minunet.ops.conv.cpu.images import as_image, as_triple, padded
 from minunet.ops.conv.cpu.sums import over_pixels
 from minunet.simd import all_tasks, block_for, lanes, multiply, share, thread_count
 
@@ -42,13 +43,12 @@ def weight_gradient(x: Any, window: Window, grid: Any, gy: Any, gate: Any, bias:
     block, rows, wide = block_for(outputs, x.itemsize)
     run, runs = window.kernel[2] * channels, window.kernel[0] * window.kernel[1]
     high = -(-run // rows) * rows  # sums of a run: its last block of rows begins earlier, where it would not be filled
-    step = distance(gradient.sizes, gradient.walk[1:]) if gate is None else 0
-    step = step if outputs % wide == 0 and step * x.itemsize <= NEAR else 0  # of the pixels of ∂y; 0: a line of it is copied
+    step = pixel_step(gradient, outputs, wide, x.itemsize) if gate is None else 0
     columns = -(-outputs // wide) * wide
     chunk_along = min(columns, ALONG * lanes(x.itemsize))
     chunk_runs = max(1, min(runs, SUMS // (chunk_along * high)))
     chunks = -(-runs // chunk_runs) * -(-columns // chunk_along)
-    parts = max(1, min(-(-TASKS // chunks), -(-x.shape[0] * grid[0] * grid[1] * grid[2] // PIXELS)))
+    parts = parts_for(chunks, x.shape[0] * math.prod(grid))
     sums = memory.scratch((parts, runs * high, columns), x.dtype)
     right = memory.scratch((thread_count(), PIXELS * chunk_along + rows), x.dtype)
     _add_lines(
