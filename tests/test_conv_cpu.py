@@ -262,7 +262,16 @@ def test_an_image_without_pixels():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("channels", "outputs", "spatial"),
-    [(1, 16, (13, 29)), (3, 5, (17, 24)), (1, 48, (5, 9, 21)), (4, 11, (64,)), (2, 16, (30, 3)), (2, 3, (9, 8, 5))],
+    [
+        (1, 16, (13, 29)),
+        (3, 5, (17, 24)),
+        (1, 48, (5, 9, 21)),
+        (4, 11, (64,)),
+        (2, 16, (30, 3)),
+        (2, 3, (9, 8, 5)),
+        (1, 64, (21, 32)),
+        (3, 32, (6, 43)),
+    ],
 )
 @pytest.mark.parametrize("padding", [SAME, NONE])
 def test_pixels_that_three_windows_share(channels, outputs, spatial, padding, dtype, monkeypatch):

@@ -34,17 +34,19 @@ from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, Emitter, lanes
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before. More
 # than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
 BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8, 1))
+REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 PLACE = 8  # bytes of an address
 DOTS = ((8, 1), (8, 2)) if VECTOR_BYTES == 64 else ((8, 1), (4, 2))  # (rows, columns) where vectors run along k
 AHEAD = 4096  # bytes by which it asks beforehand: the next rows would be too near
 
 
 @cache
-def block_for(columns: int, itemsize: int, waste: float = 0) -> tuple[int, int, int]:
-    """(which block, rows, width) for a matrix of `columns` columns: the widest block, where `waste` of the vectors may stay empty."""
+def block_for(columns: int, itemsize: int, waste: float = 0, first: int = 0) -> tuple[int, int, int]:
+    """(which block, rows, width) for a matrix of `columns` columns: the widest from the `first` on, where `waste` of the vectors may stay
+    empty."""
     vectors = -(-columns // lanes(itemsize))
     for index, (rows, wide) in enumerate(BLOCKS):
-        if -vectors % wide <= waste * vectors:
+        if index >= first and -vectors % wide <= waste * vectors:
             return index, rows, wide * lanes(itemsize)
     raise AssertionError("the last block is one vector wide")
 
@@ -84,14 +86,14 @@ class _Sums:
                 self.set(r, v, emit.fma(number, columns[v], self.get(r, v)))
 
     def step_of_three(self, pixels: Any, b: Any, b_step: Any) -> None:
-        """sums[r] += pixels[r]·b[0] + pixels[r + 1]·b[1] + pixels[r + 2]·b[2], for one vector of columns. b_step: from b[k] to b[k + 1]."""
+        """sums[r, :] += pixels[r]·b[0, :] + pixels[r + 1]·b[1, :] + pixels[r + 2]·b[2, :]. b_step: from b[k] to b[k + 1]."""
         emit = self.emit
-        columns = [emit.load(emit.at(b, emit.times(b_step, k))) for k in range(3)]
+        columns = [[emit.load(self.column(emit.at(b, emit.times(b_step, k)), v)) for v in self.vectors] for k in range(3)]
         for i in range(len(self.rows) + 2):
             number = emit.splat(self.builder.load(emit.at(pixels, emit.index(i)), align=emit.itemsize))
             for k in range(3):
-                if 0 <= i - k < len(self.rows):
-                    self.set(i - k, 0, emit.fma(number, columns[k], self.get(i - k, 0)))
+                for v in self.vectors if 0 <= i - k < len(self.rows) else ():
+                    self.set(i - k, v, emit.fma(number, columns[k][v], self.get(i - k, v)))
 
 
 def _make_tile(rows: int, vectors: int) -> Any:
@@ -173,7 +175,6 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                         for v in sums.vectors:
                             yield r, v, emit.at(c_at, shifts[v]), kept[v]
 
-                a_at = [emit.pointer(emit.load_index(a_places, r)) for r in sums.rows]
                 with builder.if_else(builder.icmp_signed("!=", first, emit.index(0))) as (start, go_on):
                     with start:
                         sums.fill(lambda v: emit.load(sums.column(bias, v)))
@@ -192,26 +193,25 @@ def _make_tile_of_runs(rows: int, vectors: int) -> Any:
                         emit.prefetch(emit.at(a_next, offset), write=False)
 
                 def one_by_one():  # type: ignore[no-untyped-def]
+                    a_at = [emit.pointer(emit.load_index(a_places, r)) for r in sums.rows]
                     with cgutils.for_range(builder, count) as each:
                         offset = emit.load_index(runs, emit.times(each.index, 2))
                         sums.step([emit.at(pointer, offset) for pointer in a_at], emit.at(b, emit.times(each.index, row)))
 
                 def by_threes():  # type: ignore[no-untyped-def]
+                    begin = emit.pointer(emit.load_index(a_places, 0))
                     lines = cgutils.for_range_slice(builder, emit.index(0), count, emit.times(threes, 3))
                     with lines as (line, _), cgutils.for_range(builder, threes) as channel:
                         number = builder.add(line, channel.index)
-                        pixels = emit.at(a_at[0], emit.load_index(runs, emit.times(number, 2)))
+                        pixels = emit.at(begin, emit.load_index(runs, emit.times(number, 2)))
                         sums.step_of_three(pixels, emit.at(b, emit.times(number, row)), emit.times(threes, row))
 
                 row = vectors * emit.width
-                if vectors > 1:  # numbers are loaded seldom enough
+                if (rows + 3) * vectors >= REGISTERS:  # no room for three rows of B beside the sums
                     one_by_one()
                 else:
-                    together = builder.icmp_signed(">", threes, emit.index(0))
-                    begin, *others = (builder.ptrtoint(pointer, ir.IntType(64)) for pointer in a_at)
-                    for r, other in enumerate(others, 1):
-                        beside = builder.icmp_signed("==", builder.sub(other, begin), emit.index(r * emit.itemsize))
-                        together = builder.and_(together, beside)
+                    beside = emit.rises(a_places, rows, emit.itemsize)
+                    together = builder.and_(builder.icmp_signed(">", threes, emit.index(0)), beside)
                     with builder.if_else(together) as (line, no_line):
                         with line:
                             by_threes()

@@ -96,6 +96,15 @@ class Emitter:
         i = self.index(i) if isinstance(i, int) else i
         return self.builder.load(self.builder.gep(self.builder.inttoptr(table, ir.IntType(64).as_pointer()), [i]))
 
+    def rises(self, table: Any, count: int, step: int) -> Any:
+        """Is each of the first `count` integers of a table, told as in `load_index`, the one before + `step`? All are compared at once."""
+        integers = ir.VectorType(ir.IntType(64), count)
+        found = self.builder.load(self.builder.inttoptr(table, integers.as_pointer()), align=8)
+        first = self.builder.shuffle_vector(found, found, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
+        expected = self.builder.add(first, ir.Constant(integers, [i * step for i in range(count)]))
+        same = self.builder.bitcast(self.builder.icmp_signed("==", found, expected), ir.IntType(count))
+        return self.builder.icmp_signed("==", same, ir.Constant(ir.IntType(count), -1))
+
     def load_some(self, pointer: Any, count: Any) -> Any:
         """The first `count` lanes; the others are 0, and their memory is not touched."""
         pointer, mask, flag = self._some(pointer, count)

@@ -115,20 +115,32 @@ def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: A
     return gx
 
 
+@njit(inline="always")
+def _in_pairs(x, channels):  # type: ignore[no-untyped-def]
+    """Whether two logits of a pixel lie side by side, and pixels one behind the other: vector code takes those apart, and any other
+    stride one by one."""
+    return channels == 2 and x[2] == 1 and x[3] == 2
+
+
 @njit(nogil=True, cache=True)
 def _load(x, channels, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-def]
     """z[c]: the logits of class c of pixels start … stop − 1, k: their class numbers, −1 where ignored. Returns how many numbers are of
     no class. Where x has a channel less than z has rows, row 0 is 0."""
     classes, first, zero = z.shape[0], z.shape[0] - channels, z.dtype.type(0)
     z[:first] = 0
-    for c in range(first, classes):
-        row, channel = z[c], x[0] + z.itemsize * (n * x[1] + (c - first) * x[2] + start * x[3])
-        if x[3] == 1:  # a loop of its own, for vectors
-            for i in range(stop - start):
-                row[i] = peek(channel, i, zero)
-        else:
-            for i in range(stop - start):
-                row[i] = peek(channel, i * x[3], zero)
+    if _in_pairs(x, channels):
+        a, b, pairs = z[0], z[1], x[0] + z.itemsize * (n * x[1] + 2 * start)
+        for i in range(stop - start):
+            a[i], b[i] = peek(pairs, 2 * i, zero), peek(pairs, 2 * i + 1, zero)
+    else:
+        for c in range(first, classes):
+            row, channel = z[c], x[0] + z.itemsize * (n * x[1] + (c - first) * x[2] + start * x[3])
+            if x[3] == 1:  # a loop of its own, for vectors
+                for i in range(stop - start):
+                    row[i] = peek(channel, i, zero)
+            else:
+                for i in range(stop - start):
+                    row[i] = peek(channel, i * x[3], zero)
     numbers, lowest, unknown = target[n, start:stop], np.int32(0), 0
     for i in range(stop - start):
         number = np.int32(numbers[i]) if np.uint64(numbers[i]) < np.uint64(classes) else np.int32(-1)
@@ -159,6 +171,12 @@ def _add(values, count, sums):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _store(z, channels, n, start, stop, gx):  # type: ignore[no-untyped-def]
     first = z.shape[0] - channels
+    if _in_pairs(gx, channels):
+        a, b, pairs = z[0], z[1], gx[0] + z.itemsize * (n * gx[1] + 2 * start)
+        for i in range(stop - start):
+            poke(pairs, 2 * i, a[i])
+            poke(pairs, 2 * i + 1, b[i])
+        return
     for c in range(first, z.shape[0]):
         row, channel = z[c], gx[0] + z.itemsize * (n * gx[1] + (c - first) * gx[2] + start * gx[3])
         if gx[3] == 1:
@@ -307,29 +325,29 @@ def _grad_entropy(mine, x, channels, target, weight, keep, spread, all_spread, f
 @njit(nogil=True, cache=True)
 def _overlap(mine, x, channels, target, ignored, dtype, sums, unknown):  # type: ignore[no-untyped-def]
     classes, pixels, chunks = sums.shape[3], target.shape[1], sums.shape[1]
-    zero, unit = dtype.type(0), dtype.type(1)
+    zero = dtype.type(0)
     for item in share(mine, len(target) * chunks):
         n, chunk = item // chunks, item % chunks
         z, k = np.empty((classes, BLOCK), dtype), np.empty(BLOCK, np.int32)
-        top, inverse = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
-        hit, one = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
-        totals = np.zeros((3, classes, BLOCK // 4))
+        top, inverse, hit = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+        totals = np.zeros((2, classes, BLOCK // 4))
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, pixels), BLOCK):
             stop = min(start + BLOCK, pixels)
             count = stop - start
             unknown[n, chunk] += _load(x, channels, target, n, start, stop, ignored, z, k)
             _softmax(z, count, top, inverse)
             for c in range(classes):
-                row, number = z[c], np.int32(c)
+                row, number, true = z[c], np.int32(c), np.int32(0)
                 for i in range(count):
                     p = row[i] * inverse[i]
                     hit[i] = p if k[i] == number else zero
                     row[i] = zero if k[i] < 0 else p
-                    one[i] = unit if k[i] == number else zero
+                for i in range(count):
+                    true += np.int32(k[i] == number)
                 _add(hit, count, totals[0, c])
                 _add(row, count, totals[1, c])
-                _add(one, count, totals[2, c])
-        for i in range(3):
+                sums[n, chunk, 2, c] += true
+        for i in range(2):
             for c in range(classes):
                 sums[n, chunk, i, c] = totals[i, c].sum()
 

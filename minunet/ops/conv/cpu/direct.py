@@ -72,6 +72,9 @@ PANEL_BYTES = 1 << 17  # of weights that a task uses for all its windows before 
 # What an output costs where vectors run along the window, alone and as one of two: for a vector of its numbers, and for the sum of the
 # lanes. In numbers that the micro-kernel for vectors of outputs takes meanwhile; measured on heads.
 COSTS = ((1.75, 6.25), (1.5, 2.5)) if VECTOR_BYTES == 64 else ((1.0, 5.0), (0.75, 3.0))
+# The first of BLOCKS for windows that share pixels. Sharing them, 8×2 takes four fifths of the time of 6×4, which has no registers left
+# for it; 6×2 of narrower vectors is faster without than 8×1 with it.
+SHARING = 1 if VECTOR_BYTES == 64 else 0
 PLANS = 1024  # that are kept, and what they are found by
 
 Numbers = tuple[int, ...]
@@ -271,12 +274,14 @@ def _plan(
     taps = max(len(section.offsets) for section in sums.sections)
     pairs = all(outputs * len(section.starts) % 2 == 0 for section in sums.sections)
     of_vector, of_lanes = COSTS[pairs]
+    shared = sums.in_threes and image_steps[-1] == 1  # pixels, by three windows each
     of_output = of_vector * taps * -(-channels // lanes(itemsize)) + of_lanes
     if c_step == 1 and outputs * of_output <= taps * channels:  # vectors along the window, whose channels lie side by side
         across, block, (rows, wide) = 1, len(BLOCKS) + pairs, DOTS[pairs]
     else:
         across = lanes(itemsize)
-        block, rows, wide = block_for(gcd(*(-(-outputs // across) * len(s.starts) for s in sums.sections)) * across, itemsize)
+        columns = gcd(*(-(-outputs // across) * len(s.starts) for s in sums.sections)) * across
+        block, rows, wide = block_for(columns, itemsize, first=SHARING if shared else 0)
     each = -(-outputs // across)  # vectors of one member
     beside = wide if across > 1 else 1
     depth = max(1, PANEL_BYTES // (wide * itemsize))
@@ -323,7 +328,7 @@ def _plan(
     else:
         whole = int(outputs == len(vectors) == wide == distance((samples, *sections[0][:3]), y_steps))
     asks = sums.apart and (across > 1 or samples * image_steps[0] * itemsize >= LARGE)
-    threes = channels if sums.in_threes and image_steps[-1] == 1 and len(stages) == 1 else 0
+    threes = channels if shared and len(stages) == 1 else 0
     chunks = -(-samples * max(prod(row[:3]) for row in sections) // POSITIONS)
     groups = max(1, min(len(panels), 4 * threads // max(chunks, 1)))
     return Plan(
