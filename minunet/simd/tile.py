@@ -34,7 +34,7 @@ from minunet.simd.vectors import CACHE_LINE, VECTOR_BYTES, Emitter, lanes
 # (rows, vectors): results in registers with room for a row of B and one of A; 32 registers with AVX-512 and NEON, 16 before. More
 # than eight rows of one vector would be slower: each has its address in a register of the other kind, and there are but 16.
 BLOCKS = ((6, 4), (8, 2), (8, 1)) if VECTOR_BYTES == 64 else ((6, 2), (6, 2), (8, 1))
-REGISTERS = 32 if VECTOR_BYTES == 64 else 16
+REGISTERS = 32 if VECTOR_BYTES == 64 else 16  # that every processor with such vectors has
 PLACE = 8  # bytes of an address
 DOTS = ((8, 1), (8, 2)) if VECTOR_BYTES == 64 else ((8, 1), (4, 2))  # (rows, columns) where vectors run along k
 AHEAD = 4096  # bytes by which it asks beforehand: the next rows would be too near

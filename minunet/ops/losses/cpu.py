@@ -117,31 +117,36 @@ def grad_binary_entropy(x: Any, target: Any, positive: Any, factor: Any, gain: A
 
 @njit(inline="always")
 def _in_pairs(x, channels):  # type: ignore[no-untyped-def]
-    """Whether two logits of a pixel lie side by side, and pixels one behind the other: vector code takes those apart, and any other
-    stride one by one."""
+    """Do the two logits of a pixel lie side by side, and pixels one behind the other? A loop over pairs becomes vector code, which one
+    over every second number does not."""
     return channels == 2 and x[2] == 1 and x[3] == 2
 
 
 @njit(nogil=True, cache=True)
-def _load(x, channels, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-def]
-    """z[c]: the logits of class c of pixels start … stop − 1, k: their class numbers, −1 where ignored. Returns how many numbers are of
-    no class. Where x has a channel less than z has rows, row 0 is 0."""
-    classes, first, zero = z.shape[0], z.shape[0] - channels, z.dtype.type(0)
-    z[:first] = 0
+def _load_logits(x, channels, n, start, stop, z):  # type: ignore[no-untyped-def]
+    """z[c]: the logits of class c of pixels start … stop − 1. Where x has a channel less than z has rows, row 0 is 0."""
+    first, zero = z.shape[0] - channels, z.dtype.type(0)
     if _in_pairs(x, channels):
         a, b, pairs = z[0], z[1], x[0] + z.itemsize * (n * x[1] + 2 * start)
         for i in range(stop - start):
             a[i], b[i] = peek(pairs, 2 * i, zero), peek(pairs, 2 * i + 1, zero)
-    else:
-        for c in range(first, classes):
-            row, channel = z[c], x[0] + z.itemsize * (n * x[1] + (c - first) * x[2] + start * x[3])
-            if x[3] == 1:  # a loop of its own, for vectors
-                for i in range(stop - start):
-                    row[i] = peek(channel, i, zero)
-            else:
-                for i in range(stop - start):
-                    row[i] = peek(channel, i * x[3], zero)
-    numbers, lowest, unknown = target[n, start:stop], np.int32(0), 0
+        return
+    z[:first] = 0
+    for c in range(first, z.shape[0]):
+        row, channel = z[c], x[0] + z.itemsize * (n * x[1] + (c - first) * x[2] + start * x[3])
+        if x[3] == 1:  # a loop of its own, for vectors
+            for i in range(stop - start):
+                row[i] = peek(channel, i, zero)
+        else:
+            for i in range(stop - start):
+                row[i] = peek(channel, i * x[3], zero)
+
+
+@njit(nogil=True, cache=True)
+def _load(x, channels, target, n, start, stop, ignored, z, k):  # type: ignore[no-untyped-def]
+    """z[c]: as `_load_logits`, k: the pixels' class numbers, −1 where ignored. Returns how many numbers are of no class."""
+    _load_logits(x, channels, n, start, stop, z)
+    classes, numbers, lowest, unknown = z.shape[0], target[n, start:stop], np.int32(0), 0
     for i in range(stop - start):
         number = np.int32(numbers[i]) if np.uint64(numbers[i]) < np.uint64(classes) else np.int32(-1)
         k[i] = number
