@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import get_num_threads, njit, set_num_threads
+from numba import get_num_threads, njit, set_num_threads, types
+from numba.extending import intrinsic
 
 from minunet.simd import all_tasks, share
 
@@ -32,6 +33,35 @@ def test_each_task_is_done_once_whatever_the_number_of_threads(tasks: int, threa
     finally:
         set_num_threads(before)
     assert visits.tolist() == [2 * (1 + 2 * (task % 2)) + 3 for task in range(tasks)]
+
+
+@intrinsic
+def counts_at(typingctx, array):  # type: ignore[no-untyped-def]
+    """The address where an array's references are counted, or 0."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        held = context.make_array(signature.args[0])(context, builder, args[0]).meminfo
+        return builder.ptrtoint(held, context.get_value_type(types.intp))
+
+    return types.intp(array), codegen
+
+
+@njit(nogil=True)
+def look(mine, array, inside, outside, numbers):  # type: ignore[no-untyped-def]
+    outside[0] = max(outside[0], counts_at(array))
+    for task in share(mine, len(inside)):
+        inside[task] = counts_at(array) + counts_at(array[task:]) + counts_at(inside)
+        numbers[task] += array[task:][0]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32", "float64"])  # int8: an array whose first and fifth part are pointers of one type
+def test_threads_borrow_arrays(dtype: str) -> None:
+    """The one call from Python counts references, the threads do not: they would take the count from each other all the time."""
+    array, inside, outside, numbers = np.arange(4).astype(dtype), np.ones(4, np.int64), np.zeros(1, np.int64), np.zeros(4, dtype)
+    look(all_tasks(), array, inside, outside, numbers)
+    assert outside[0] != 0
+    assert not inside.any()
+    assert numbers.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
