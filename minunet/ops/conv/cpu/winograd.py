@@ -246,9 +246,24 @@ def _transform_output(products, point, y, shape, at, o, kept, bias, relu, stream
 
 @njit(cache=True)
 def _tile_at(q, shape):  # type: ignore[no-untyped-def]
-    """Tile number q of a plane of all images: (n, h, w) of its first output pixel."""
+    """Tile number q: (n, d, h, w) of its first output pixel. Those of a plane of all images come before those of the next plane."""
     tall, broad = (shape[2] + OUT - 1) // OUT, (shape[3] + OUT - 1) // OUT
-    return q // (tall * broad), q // broad % tall * OUT, q % broad * OUT
+    image = q // (tall * broad)
+    return image % shape[0], image // shape[0], q // broad % tall * OUT, q % broad * OUT
+
+
+@njit(cache=True)
+def _next_tile(at, shape):  # type: ignore[no-untyped-def]
+    """The tile after the one at (n, d, h, w). Dividing its number anew would take as long as a fifth of its transform."""
+    n, d, h, w = at
+    w += OUT
+    if w >= shape[3]:
+        w, h = 0, h + OUT
+        if h >= shape[2]:
+            h, n = 0, n + 1
+            if n >= shape[0]:
+                n, d = 0, d + 1
+    return n, d, h, w
 
 
 @njit(cache=True)
@@ -308,7 +323,8 @@ def _by_tiles(  # type: ignore[no-untyped-def]
     for task in share(mine, blocks * parts):
         thread = get_thread_id()
         patch, m = patches[thread], products.ctypes.data + size * thread * products.shape[1]
-        begin, end = tiles * (task // parts) // blocks, tiles * (task // parts + 1) // blocks
+        begin = tiles * (task // parts) // blocks
+        count = tiles * (task // parts + 1) // blocks - begin
         part = task % parts
         low, high = shape[1] * part // parts, shape[1] * (part + 1) // parts
         upcoming = low - before[0]  # the next plane of x to transform
@@ -316,25 +332,28 @@ def _by_tiles(  # type: ignore[no-untyped-def]
             while upcoming < d - before[0] + planes:
                 if 0 <= upcoming < inside[1]:
                     v = inputs.ctypes.data + size * inputs.shape[2] * (planes * thread + upcoming % planes)
-                    for q in range(begin, end):
-                        n, h, w = _tile_at(q, shape)
-                        at = (n, upcoming, h - before[1], w - before[2])
-                        _transform_input(x, gate, gated, inside, at, v + size * (q - begin) * row, point, patch, zero)
+                    tile = _tile_at(begin, shape)
+                    for q in range(count):
+                        at = (tile[0], upcoming, tile[2] - before[1], tile[3] - before[2])
+                        _transform_input(x, gate, gated, inside, at, v + size * q * row, point, patch, zero)
+                        tile = _next_tile(tile, shape)
                 upcoming += 1
-            count = end - begin
             ahead, coming = (0, upcoming) if d + 1 < high else (count, max(low - before[0], 0))
             for panel in range(panels):
                 o = panel * wide
                 out = (y[0] + size * o, y[1], y[2], y[3], y[4])
+                tile, following = _tile_at(begin, shape), _tile_at(begin + ahead, shape)
                 for p in range(AREA):
                     # Beside the multiplications, a few tiles at each point: ask for the next block's x, and for where this block's y goes.
                     # (bool(1) is no literal, for which Numba would compile a function once more.)
                     for q in range(begin + count * p // AREA, begin + count * (p + 1) // AREA):
-                        n, h, w = _tile_at(q, shape)
+                        n, _, h, w = tile
+                        tile = _next_tile(tile, shape)
                         if not streamed:
                             _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, bool(1))
                         if panel == 0 and q + ahead < tiles and 0 <= coming < inside[1]:
-                            n, h, w = _tile_at(q + ahead, shape)
+                            n, _, h, w = following
+                            following = _next_tile(following, shape)
                             at = (n, coming, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1)  # the rest was read for the tiles before
                             _prefetch(x, inside, at, channels, size, bool(0))
                             if gated:
@@ -346,15 +365,17 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                             continue
                         a = inputs.ctypes.data + size * (inputs.shape[2] * (planes * thread + plane % planes) + p * point)
                         b = weights.ctypes.data + size * (((panel * AREA + p) * planes + k) * channels) * wide
-                        multiply(block, a, row, 1, b, wide, m + size * p * out_point, wide, channels, end - begin, fresh, zero)
+                        multiply(block, a, row, 1, b, wide, m + size * p * out_point, wide, channels, count, fresh, zero)
                         fresh = 0
                     if fresh:
-                        for i in range((end - begin) * wide):
+                        for i in range(count * wide):
                             poke(m, p * out_point + i, zero)
-                for q in range(begin, end):
-                    n, h, w = _tile_at(q, shape)
-                    source, shift, kept = m + size * (q - begin) * wide, bias.ctypes.data + size * o, min(wide, shape[4] - o)
-                    _transform_output(source, out_point, y, shape, (n, d, h, w), o, kept, shift, relu, streamed, patch, zero)
+                tile = _tile_at(begin, shape)
+                for q in range(count):
+                    source, shift, kept = m + size * q * wide, bias.ctypes.data + size * o, min(wide, shape[4] - o)
+                    at = (tile[0], d, tile[2], tile[3])
+                    _transform_output(source, out_point, y, shape, at, o, kept, shift, relu, streamed, patch, zero)
+                    tile = _next_tile(tile, shape)
         if streamed:
             settle()
 
@@ -367,8 +388,8 @@ def _transform_all(mine, x, gate, inside, shape, before, planes, inputs, patches
     tiles = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
     row, point = (inside[4] + across - 1) // across * across, inputs.shape[1]
     for t in share(mine, tiles * (shape[1] + planes - 1)):
-        n, h, w = _tile_at(t % tiles, shape)
-        at = (n, t // tiles - before[0], h - before[1], w - before[2])
+        n, d, h, w = _tile_at(t, shape)
+        at = (n, d - before[0], h - before[1], w - before[2])
         out = inputs.ctypes.data + size * t * row
         if 0 <= at[1] < inside[1]:
             _transform_input(x, gate, gated, inside, at, out, point, patches[get_thread_id()], zero)
@@ -410,7 +431,8 @@ def _by_panels(  # type: ignore[no-untyped-def]
                 a = inputs.ctypes.data + size * (p * point + k * tiles * row + first)
                 b, c = u + size * p * u_point, m + size * p * out_point
                 multiply(block, a, row, 1, b, wide, c, wide, depth, tiles * shape[1], 1 if step == 0 else 0, zero)
+        tile = _tile_at(0, shape)
         for t in range(tiles * shape[1]):
-            n, h, w = _tile_at(t % tiles, shape)
             source, shift, kept = m + size * t * wide, bias.ctypes.data + size * o, min(wide, shape[4] - o)
-            _transform_output(source, out_point, y, shape, (n, t // tiles, h, w), o, kept, shift, relu, bool(0), patch, zero)
+            _transform_output(source, out_point, y, shape, tile, o, kept, shift, relu, bool(0), patch, zero)
+            tile = _next_tile(tile, shape)

@@ -26,7 +26,7 @@ from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
-from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _prefetch, _tile_at, _transform_input
+from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _next_tile, _prefetch, _tile_at, _transform_input
 from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share, thread_count
 
 _gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
@@ -124,23 +124,16 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
 
 
 @njit(cache=True)
-def _tile_of_volume(q, shape):  # type: ignore[no-untyped-def]
-    """Tile number q of all planes, one plane after the other: (n, d, h, w) of its first output pixel; d ≥ shape[1] beyond the last."""
-    per_plane = shape[0] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
-    n, h, w = _tile_at(q % per_plane, shape)
-    return n, q // per_plane, h, w
-
-
-@njit(cache=True)
 def _transform_tile(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, q, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total, patch, zero
-):
-    """Tile number q of all planes: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0.
-    A later tile is asked for."""
+    x, inside, gy, gate, gated, shape, before, at, later, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total, patch,
+    zero
+):  # fmt: skip
+    """The tile at `at`: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0.
+    The tile at `later` is asked for, if there is one."""
     size = patch.itemsize
     some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
     none = bool(0)  # no literal, for which Numba would compile the function once more
-    n, d, h, w = _tile_of_volume(q + AHEAD, shape)
+    n, d, h, w = later
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
         _prefetch(some, inside, (n, plane, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1), depth, size, none)
@@ -148,7 +141,7 @@ def _transform_tile(  # type: ignore[no-untyped-def]
         _prefetch((gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4]), shape, (n, d, h, w), kept, size, none)
         if gated:
             _prefetch((gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4]), shape, (n, d, h, w), kept, size, none)
-    n, d, h, w = _tile_of_volume(q, shape)
+    n, d, h, w = at
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
         _transform_input(some, some, none, volume, (n, plane, h - before[1], w - before[2]), out, point, patch, zero)
@@ -181,14 +174,16 @@ def _in_parts(  # type: ignore[no-untyped-def]
         if k or c0:
             total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # somebody else sums ∂b
         begin, end = tiles * part // parts, tiles * (part + 1) // parts
+        tile, later = _tile_at(begin, shape), _tile_at(begin + AHEAD, shape)
         for first in range(begin, end, TILES):
             count = min(TILES, end - first)
             for t in range(count):
                 out, gradient_out = v + size * t * chunk, g + size * t * chunk_outputs
                 _transform_tile(
-                    x, inside, gy, gate, gated, shape, before, first + t, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point,
-                    total, patch, zero,
+                    x, inside, gy, gate, gated, shape, before, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
+                    gradient_point, total, patch, zero,
                 )  # fmt: skip
+                tile, later = _next_tile(tile, shape), _next_tile(later, shape)
             for p in range(AREA):
                 for o in range(0, kept, wide):
                     a, b, to = v + size * p * point, g + size * (p * gradient_point + o), u + size * (p * sum_point + o)
@@ -206,7 +201,9 @@ def _transform_group(  # type: ignore[no-untyped-def]
     down, along, point, gradient_point = len(inputs), len(gradients), inputs.shape[2], gradients.shape[2]
     for part in share(mine, SLICES):
         patch = patches[get_thread_id()]
-        for t in range(count * part // SLICES, count * (part + 1) // SLICES):
+        begin, end = count * part // SLICES, count * (part + 1) // SLICES
+        tile, later = _tile_at(first + begin, shape), _tile_at(first + begin + AHEAD, shape)
+        for t in range(begin, end):
             for i in range(max(down, along)):
                 c0, o0 = i * chunk, i * chunk_outputs
                 depth, kept = max(0, min(chunk, channels - c0)), max(0, min(chunk_outputs, outputs - o0))
@@ -216,9 +213,10 @@ def _transform_group(  # type: ignore[no-untyped-def]
                 if k:
                     total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # summed already
                 _transform_tile(
-                    x, inside, gy, gate, gated, shape, before, first + t, k, c0, depth, o0, kept, out, point, gradient_out,
+                    x, inside, gy, gate, gated, shape, before, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
                     gradient_point, total, patch, zero,
                 )  # fmt: skip
+            tile, later = _next_tile(tile, shape), _next_tile(later, shape)
 
 
 @njit(nogil=True, cache=True)
