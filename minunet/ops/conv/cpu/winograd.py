@@ -325,6 +325,7 @@ def _by_tiles(  # type: ignore[no-untyped-def]
         patch, m = patches[thread], products.ctypes.data + size * thread * products.shape[1]
         begin = tiles * (task // parts) // blocks
         count = tiles * (task // parts + 1) // blocks - begin
+        start, beyond = _tile_at(begin, shape), _tile_at(begin + count, shape)
         part = task % parts
         low, high = shape[1] * part // parts, shape[1] * (part + 1) // parts
         upcoming = low - before[0]  # the next plane of x to transform
@@ -332,27 +333,28 @@ def _by_tiles(  # type: ignore[no-untyped-def]
             while upcoming < d - before[0] + planes:
                 if 0 <= upcoming < inside[1]:
                     v = inputs.ctypes.data + size * inputs.shape[2] * (planes * thread + upcoming % planes)
-                    tile = _tile_at(begin, shape)
+                    tile = start
                     for q in range(count):
-                        at = (tile[0], upcoming, tile[2] - before[1], tile[3] - before[2])
+                        n, _, h, w = tile
+                        at = (n, upcoming, h - before[1], w - before[2])
                         _transform_input(x, gate, gated, inside, at, v + size * q * row, point, patch, zero)
                         tile = _next_tile(tile, shape)
                 upcoming += 1
-            ahead, coming = (0, upcoming) if d + 1 < high else (count, max(low - before[0], 0))
+            following, coming = (start, upcoming) if d + 1 < high else (beyond, max(low - before[0], 0))
             for panel in range(panels):
                 o = panel * wide
                 out = (y[0] + size * o, y[1], y[2], y[3], y[4])
-                tile, following = _tile_at(begin, shape), _tile_at(begin + ahead, shape)
+                tile = start
                 for p in range(AREA):
                     # Beside the multiplications, a few tiles at each point: ask for the next block's x, and for where this block's y goes.
                     # (bool(1) is no literal, for which Numba would compile a function once more.)
-                    for q in range(begin + count * p // AREA, begin + count * (p + 1) // AREA):
+                    for _ in range(count * p // AREA, count * (p + 1) // AREA):
                         n, _, h, w = tile
                         tile = _next_tile(tile, shape)
                         if not streamed:
                             _prefetch(out, shape, (n, d, h, w), min(wide, shape[4] - o), size, bool(1))
-                        if panel == 0 and q + ahead < tiles and 0 <= coming < inside[1]:
-                            n, _, h, w = following
+                        n, carry, h, w = following  # carry: 1 beyond the last tile of the plane
+                        if panel == 0 and carry == 0 and 0 <= coming < inside[1]:
                             following = _next_tile(following, shape)
                             at = (n, coming, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1)  # the rest was read for the tiles before
                             _prefetch(x, inside, at, channels, size, bool(0))
@@ -370,11 +372,11 @@ def _by_tiles(  # type: ignore[no-untyped-def]
                     if fresh:
                         for i in range(count * wide):
                             poke(m, p * out_point + i, zero)
-                tile = _tile_at(begin, shape)
+                tile = start
                 for q in range(count):
+                    n, _, h, w = tile
                     source, shift, kept = m + size * q * wide, bias.ctypes.data + size * o, min(wide, shape[4] - o)
-                    at = (tile[0], d, tile[2], tile[3])
-                    _transform_output(source, out_point, y, shape, at, o, kept, shift, relu, streamed, patch, zero)
+                    _transform_output(source, out_point, y, shape, (n, d, h, w), o, kept, shift, relu, streamed, patch, zero)
                     tile = _next_tile(tile, shape)
         if streamed:
             settle()
