@@ -33,6 +33,11 @@ CASES = [
     pytest.param((1, 12, 10, 11), 9, 3, geometry(2, padding=(-2, -1)), id="winograd, cropped"),
     pytest.param((1, 16, 7, 12, 10), 24, 3, geometry(3), id="winograd, volume"),
     pytest.param((1, 12, 3, 5, 4), 80, 3, geometry(3), id="winograd, small volume"),
+    pytest.param((2, 17, 31, 36), 40, 5, geometry(2, padding=(2, 2)), id="winograd, 5×5, tiles"),
+    pytest.param((1, 70, 5, 7), 130, 5, geometry(2, padding=(2, 2)), id="winograd, 5×5, panels and groups"),
+    pytest.param((2, 16, 9, 8), 16, 5, geometry(2, padding=(-1, 6)), id="winograd, 5×5, cropped and padding beyond the window"),
+    pytest.param((1, 24, 5, 10, 7), 20, 5, geometry(3, padding=(2, 2)), id="winograd, 5×5×5"),
+    pytest.param((1, 70, 3, 3, 4), 66, 5, geometry(3, padding=(2, 2)), id="winograd, 5×5×5, small volume"),
     pytest.param((2, 1, 17, 30), 16, 3, geometry(2), id="direct, one channel"),
     pytest.param((2, 3, 9, 40), 20, 5, geometry(2, 2, (2, 1)), id="direct, three channels and a stride"),
     pytest.param((1, 10, 12, 11), 9, 5, geometry(2, 2, (-1, 2)), id="direct, cropped before"),
@@ -45,9 +50,9 @@ CASES = [
     pytest.param((2, 10, 12, 11), 9, 5, geometry(2, padding=(2, 2)), id="direct, 5×5"),
     pytest.param((2, 10, 12, 11), 9, 3, geometry(2, 2), id="direct, stride 2"),
     pytest.param((2, 11, 30, 41), 17, 5, geometry(2, padding=(2, 2)), id="lines, 5×5"),
-    pytest.param((1, 40, 5, 6, 20), 36, 5, geometry(3, padding=(2, 2)), id="lines, 5×5×5, several chunks"),
+    pytest.param((1, 40, 5, 6, 20), 36, 4, geometry(3, padding=(2, 1)), id="lines, 4×4×4, several chunks"),
     pytest.param((2, 16, 20, 33), 32, 2, geometry(2, padding=NONE), id="lines, 2×2"),
-    pytest.param((1, 70, 4, 5, 6), 66, 5, geometry(3, padding=(2, 2)), id="direct, 5×5×5, weights of several stages"),
+    pytest.param((1, 70, 4, 5, 6), 66, 4, geometry(3, padding=(2, 1)), id="direct, 4×4×4, weights of several stages"),
     pytest.param((1, 300, 3, 4, 5), 1, 5, geometry(3, padding=(2, 2)), id="direct, one output, weights of several stages"),
     pytest.param((1, 300, 3, 4, 5), 2, 5, geometry(3, padding=(2, 2)), id="direct, two outputs, weights of several stages"),
     pytest.param((2, 70, 9, 7), 3, 1, geometry(2, padding=NONE), id="direct, three outputs"),
@@ -149,7 +154,7 @@ def test_the_number_of_threads_changes_no_bit(shape, outputs, size, geometry):
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "padding", "groups"),
     [
-        ((5, 5), (1, 1), (1, 1), (2, 2), 1),
+        ((6, 6), (1, 1), (1, 1), (3, 2), 1),
         ((2, 2), (1, 1), (1, 1), (0, 1), 1),
         ((2, 3), (1, 1), (1, 1), (0, 0), 2),
         ((3, 3), (2, 1), (3, 1), (-1, 2), 2),
@@ -314,10 +319,10 @@ def test_plans_are_found_again():
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize("window", [3, 5, 7])
 @pytest.mark.parametrize(("outputs", "dtype", "whole"), [(32, "float32", True), (40, "float32", False), (24, "float64", True)])
 def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activation, monkeypatch, own_plans):
-    algorithm = winograd if window == 3 else direct
+    algorithm = direct if window == 7 else winograd
     rng = np.random.default_rng(0)
     x, gate = (channels_last(rng, (2, 24, 34, 37), dtype) for _ in range(2))
     w, b = rng.standard_normal((outputs, 24, window, window)).astype(dtype), rng.standard_normal(outputs).astype(dtype)
@@ -342,16 +347,18 @@ def test_streamed_results_are_the_same_bits(outputs, dtype, whole, window, activ
     assert any(streamed) == (whole and VECTOR_BYTES == CACHE_LINE)
 
 
+@pytest.mark.parametrize("window", [3, 5])
 @pytest.mark.parametrize("channels", [16, 64, 256, 1024])
-def test_winograd_s_error_is_at_most_twenty_times_pytorch_s(channels):
+def test_winograd_s_error_is_at_most_twenty_times_pytorch_s(channels, window):
     torch = require("torch")
     rng = np.random.default_rng(2)
     x = channels_last(rng, (1, channels, 16, 16), "float32")
-    w = rng.standard_normal((64, channels, 3, 3)).astype("float32") / np.float32(np.sqrt(9 * channels))
-    assert choice.fits_winograd((3, 3), geometry(2), channels, 64)
-    exact = ref.forward(x.astype("float64"), w.astype("float64"), None, geometry(2), None, None)
-    ours = relative_error(cpu.forward(x, w, None, geometry(2), None, None), exact)
-    theirs = relative_error(torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(w), padding=1).numpy(), exact)
+    w = rng.standard_normal((64, channels, window, window)).astype("float32") / np.float32(window * np.sqrt(channels))
+    same = geometry(2, padding=(window // 2, window // 2))
+    assert choice.fits_winograd((window, window), same, channels, 64)
+    exact = ref.forward(x.astype("float64"), w.astype("float64"), None, same, None, None)
+    ours = relative_error(cpu.forward(x, w, None, same, None, None), exact)
+    theirs = relative_error(torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(w), padding="same").numpy(), exact)
     assert ours < 20 * theirs
     assert ours < 5e-6
 

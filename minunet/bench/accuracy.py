@@ -16,7 +16,7 @@ DIRECTIONS = ("forward", "grad_x", "grad_w")
 
 
 def table(quick: bool = False) -> Iterator[Op]:
-    """3×3 convolutions of 16 to 1024 channels, then the others of a UNet."""
+    """3×3 convolutions of 16 to 1024 channels, then the others of a UNet and those of a V-Net."""
     if quick:
         yield conv((1, 16, 16, 16), 16, 3, padding=1)
         return
@@ -29,6 +29,8 @@ def table(quick: bool = False) -> Iterator[Op]:
     yield conv((1, 64, 256, 256), 2, 1)
     for channels, size in ((16, 64), (32, 32), (64, 16)):
         yield conv((1, channels, *(size,) * 3), channels, 3, padding=1)
+    for channels, size in ((16, 32), (32, 32), (64, 16)):  # V-Net's
+        yield conv((1, channels, *(size,) * 3), channels, 5, padding=2)
 
 
 def rows(torch: Any, quick: bool, only: str = "") -> Iterator[dict[str, Any]]:

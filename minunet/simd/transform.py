@@ -20,50 +20,60 @@ from minunet.simd.vectors import Emitter
 
 
 def make_transform(
-    matrix: Any, *, gated: bool = False, total: bool = False, bias: bool = False, relu: bool = False, stream: bool = False
+    matrices: dict[int, Any], *, gated: bool = False, total: bool = False, bias: bool = False, relu: bool = False, stream: bool = False
 ) -> Any:
     """An intrinsic on addresses, with strides in elements; `zero` is 0 of the element type:
 
-        transform(x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, zero)
+        transform(case, x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, zero)
 
-    gated: x counts only where a second image, `gate`, is positive. total: the sum of all x is added to `vector`.
-    bias: `vector` is added to every y. relu: y = max(y, 0). stream: y goes past the caches.
+    matrices: M for each number that `case` may be. gated: x counts only where a second image, `gate`, is positive.
+    total: the sum of all x is added to `vector`. bias: `vector` is added to every y. relu: y = max(y, 0). stream: y goes past the caches.
     Arguments that an intrinsic has no use for may be 0.
     """
-    M = np.asarray(matrix, dtype=np.float64)
-    p, q = M.shape
+
+    def apply(emit: Emitter, M: Any, args: Any) -> None:
+        p, q = M.shape
+        x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, _ = args
+        store = emit.stream if stream else emit.store
+        x, y, gate, vector = (emit.pointer(address) for address in (x, y, gate, vector))
+        columns = []
+        for j in range(q):
+            columns.append([emit.load(emit.at(x, emit.times(x_row, i), emit.times(x_column, j))) for i in range(q)])
+            if gated:
+                openings = [emit.load(emit.at(gate, emit.times(gate_row, i), emit.times(gate_column, j))) for i in range(q)]
+                columns[j] = [emit.where_positive(opening, x) for opening, x in zip(openings, columns[j], strict=True)]
+        if total:
+            emit.store(reduce(emit.add, (x for column in columns for x in column), emit.load(vector)), vector)
+        shift = emit.load(vector) if bias else None
+        columns = [_product(emit, M, column) for column in columns]
+        for i in range(p):
+            for j, value in enumerate(_product(emit, M, [column[i] for column in columns])):
+                if bias:
+                    value = emit.add(value, shift)
+                if relu:
+                    value = emit.at_least(value, emit.constant(0.0))
+                store(value, emit.at(y, emit.times(y_row, i), emit.times(y_column, j)))
 
     @intrinsic
-    def transform(typingctx, x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, zero):  # type: ignore[no-untyped-def]
+    def transform(typingctx, case, x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, zero):  # type: ignore[no-untyped-def]
         if not isinstance(zero, types.Float):
             return None
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            x, x_row, x_column, y, y_row, y_column, gate, gate_row, gate_column, vector, _ = args
             emit = Emitter(builder, zero)
             emit.align_stack()
-            store = emit.stream if stream else emit.store
-            x, y, gate, vector = (emit.pointer(address) for address in (x, y, gate, vector))
-            columns = []
-            for j in range(q):
-                columns.append([emit.load(emit.at(x, emit.times(x_row, i), emit.times(x_column, j))) for i in range(q)])
-                if gated:
-                    openings = [emit.load(emit.at(gate, emit.times(gate_row, i), emit.times(gate_column, j))) for i in range(q)]
-                    columns[j] = [emit.where_positive(opening, x) for opening, x in zip(openings, columns[j], strict=True)]
-            if total:
-                emit.store(reduce(emit.add, (x for column in columns for x in column), emit.load(vector)), vector)
-            shift = emit.load(vector) if bias else None
-            columns = [_product(emit, M, column) for column in columns]
-            for i in range(p):
-                for j, value in enumerate(_product(emit, M, [column[i] for column in columns])):
-                    if bias:
-                        value = emit.add(value, shift)
-                    if relu:
-                        value = emit.at_least(value, emit.constant(0.0))
-                    store(value, emit.at(y, emit.times(y_row, i), emit.times(y_column, j)))
+            done = builder.append_basic_block()
+            choice = builder.switch(args[0], done)
+            for number, matrix in matrices.items():
+                block = builder.append_basic_block()
+                choice.add_case(args[0].type(number), block)
+                with builder.goto_block(block):
+                    apply(emit, np.asarray(matrix, dtype=np.float64), args[1:])
+                    builder.branch(done)
+            builder.position_at_end(done)
             return context.get_dummy_value()
 
-        return types.void(*([types.intp] * 10), zero), codegen
+        return types.void(*([types.intp] * 11), zero), codegen
 
     return transform
 

@@ -47,7 +47,7 @@ def grad_w(x: Any, gy: Any, gate: Any, geometry: Geometry, kernel: tuple[int, ..
     if not gy.size:  # no sample, a sum over nothing
         return np.zeros((gy.shape[1], channels, *kernel), x.dtype), np.zeros(gy.shape[1], x.dtype) if bias else None
     if fits_winograd(kernel, geometry, channels, outputs):
-        gw, gb = winograd_weights.weight_gradient(x, gy, gate, _before(geometry), as_triple(kernel, 1)[0])
+        gw, gb = winograd_weights.weight_gradient(x, gy, gate, _before(geometry), as_triple(kernel, 1)[0], kernel[-1])
         return _weight(gw, kernel), gb if bias else None
     window = direct_weights.Window(as_triple(kernel, 1), as_triple(geometry.stride, 1), as_triple(geometry.dilation, 1), _before(geometry))
     grid = as_triple(gy.shape[2:], 1)

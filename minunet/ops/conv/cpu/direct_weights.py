@@ -175,10 +175,10 @@ def _copy(x, x_step, c_step, gate, gate_step, gated, apart, begin, stop, count, 
                     poke(row, c, zero)
             elif gated:
                 for c in range(0, vectors, across):
-                    gated_move(pixel + size * c, 0, 0, row + size * c, 0, 0, opening + size * c, 0, 0, 0, zero)
+                    gated_move(0, pixel + size * c, 0, 0, row + size * c, 0, 0, opening + size * c, 0, 0, 0, zero)
             else:
                 for c in range(0, vectors, across):
-                    move(pixel + size * c, 0, 0, row + size * c, 0, 0, 0, 0, 0, 0, zero)
+                    move(0, pixel + size * c, 0, 0, row + size * c, 0, 0, 0, 0, 0, 0, zero)
         for c in range(vectors, channels):
             for i in range(begin):
                 poke(to, i * a_row + c, zero)

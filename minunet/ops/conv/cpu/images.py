@@ -64,7 +64,7 @@ def distance(sizes: Any, steps: Any) -> int:
 
 
 _ONE = [[1.0]]  # the transform that changes nothing moves a vector
-move, gated_move = make_transform(_ONE), make_transform(_ONE, gated=True)
+move, gated_move = make_transform({0: _ONE}), make_transform({0: _ONE}, gated=True)
 
 
 def padded(x: Any, gate: Any, margins: Any) -> Image:
@@ -145,9 +145,9 @@ def _pad(mine, x, gate, gated, inside, before, image, zero):  # type: ignore[no-
             pixel, open_pixel, pixel_to = source + size * i * x[4], opening + size * i * gate[4], onto + size * i * run
             for c in range(0, whole, across):
                 if gated:
-                    gated_move(pixel + size * c, 0, 0, pixel_to + size * c, 0, 0, open_pixel + size * c, 0, 0, 0, zero)
+                    gated_move(0, pixel + size * c, 0, 0, pixel_to + size * c, 0, 0, open_pixel + size * c, 0, 0, 0, zero)
                 else:
-                    move(pixel + size * c, 0, 0, pixel_to + size * c, 0, 0, 0, 0, 0, 0, zero)
+                    move(0, pixel + size * c, 0, 0, pixel_to + size * c, 0, 0, 0, 0, 0, 0, zero)
         for c in range(whole, run):  # along one channel, whose pixels may lie side by side
             for i in range(count):
                 value = peek(source, i * x[4] + c * x[5], zero)

@@ -1,4 +1,4 @@
-"""The gradient to a 3×3 filter with Winograd's transforms.
+"""The gradient to a 3×3 or 5×5 filter with Winograd's transforms.
 
 The loss is linear in Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ X B) ] A, so its gradient to w runs through the same matrices backwards:
 
@@ -26,11 +26,11 @@ from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
-from minunet.ops.conv.cpu.winograd import AREA, AT, IN, OUT, TAPS, G, _next_tile, _prefetch, _tile_at, _transform_input
+from minunet.ops.conv.cpu.winograd import AREA, AT, IN, SIDES, G, _next_tile, _prefetch, _tile_at, _transform_input, tiles_of_plane
 from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share, thread_count
 
-_gradient, _gated_gradient = make_transform(AT.T, total=True), make_transform(AT.T, total=True, gated=True)
-_filter_gradient = make_transform(G.T)
+_gradient, _gated_gradient = (make_transform({s: AT[s].T for s in AT}, total=True, gated=gated) for gated in (False, True))
+_filter_gradient = make_transform({s: G[s].T for s in G})
 
 CHANNELS = OUTPUTS = 64  # a chunk, at most: 36 sums of 64 × 64 float32 take 590 KB. All are as large as each other, but for a rest
 FEW_CHUNKS, MANY_CHUNKS = 2, 8  # `_in_parts` up to so many; in groups, the 36 points are shared out too below so many
@@ -42,8 +42,8 @@ DEPTH = 64  # tiles multiplied at a time: a panel of 64 × 64 float32, 16 KB, st
 SLICES = 16  # in which a group is transformed, so that the sum for ∂b has one order
 
 
-def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], planes: int) -> tuple[Any, Any]:
-    """∂w (kd, 3, 3, C, O) and ∂b (O) from x and ∂y, (N, C, *axes) both; only where gate > 0 does ∂y count."""
+def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], planes: int, taps: int) -> tuple[Any, Any]:
+    """∂w (kd, k, k, C, O), k = `taps`, and ∂b (O) from x and ∂y, (N, C, *axes) both; only where gate > 0 does ∂y count."""
     image, gradient = as_image(x), as_image(gy)
     opening = gradient if gate is None else as_image(gate)
     channels, outputs = x.shape[1], gy.shape[1]
@@ -52,17 +52,17 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     down, along = -(-channels // CHANNELS), -(-outputs // OUTPUTS)
     chunk = -(-channels // (down * across)) * across
     chunk_outputs = -(-outputs // (along * wide)) * wide
-    samples, depth, height, width, _ = gradient.sizes
-    tiles = samples * depth * -(-height // OUT) * -(-width // OUT)
+    side = SIDES[taps]
+    tiles = gradient.sizes[1] * tiles_of_plane(gradient.sizes, side)
     held = -(-chunk // rows) * rows
     threads = thread_count()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
     grouped = down * along > FEW_CHUNKS
     parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
-    gw = room((parts, planes, TAPS, TAPS, channels, outputs), x.dtype)
+    gw = room((parts, planes, taps, taps, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
-    images = (image.walk, image.sizes, gradient.walk, opening.walk, gate is not None, gradient.sizes, before, chunk, chunk_outputs)
+    images = (image.walk, image.sizes, gradient.walk, opening.walk, gate is not None, gradient.sizes, before, side, chunk, chunk_outputs)
     zero = x.dtype.type(0)
     if grouped:
         group = min(tiles, max(GROUP, GROUP_BYTES // (AREA * x.itemsize * (channels + outputs))))
@@ -90,21 +90,21 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
 
 
 @njit(cache=True)
-def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, patch, zero):  # type: ignore[no-untyped-def]
+def _transform_gradient(y, gate, gated, shape, at, side, o, kept, out, point, total, patch, zero):  # type: ignore[no-untyped-def]
     """A ∂Y Aᵀ of one tile and `kept` outputs from o on, and its sum onto the numbers at address `total`; beyond the image ∂y is 0."""
     size = patch.itemsize
     across = VECTOR_BYTES // size
     n, d, h, w = at
     source = y[0] + size * (n * y[1] + d * y[2] + h * y[3] + w * y[4] + o)
     opening = gate[0] + size * (n * gate[1] + d * gate[2] + h * gate[3] + w * gate[4] + o)
-    within = h + OUT <= shape[2] and w + OUT <= shape[3]
+    within = h + side <= shape[2] and w + side <= shape[3]
     direct = kept // across * across if within else 0
     stride = patch.shape[2]
     corner = patch.ctypes.data
     whole = (kept + across - 1) // across * across
-    for i in range(OUT if direct < kept else 0):
-        for j in range(OUT):
-            to = corner + size * (OUT * i + j) * stride
+    for i in range(side if direct < kept else 0):
+        for j in range(side):
+            to = corner + size * (side * i + j) * stride
             inside = h + i < shape[2] and w + j < shape[3]
             pixel, open_pixel = source + size * (i * y[3] + j * y[4]), opening + size * (i * gate[3] + j * gate[4])
             for v in range(direct, whole):
@@ -115,18 +115,18 @@ def _transform_gradient(y, gate, gated, shape, at, o, kept, out, point, total, p
     for v in range(0, whole, across):
         to, onto = out + size * v, total + size * v
         if gated and v < direct:
-            _gated_gradient(source + size * v, y[3], y[4], to, IN * point, point, opening + size * v, gate[3], gate[4], onto, zero)
+            _gated_gradient(side, source + size * v, y[3], y[4], to, IN * point, point, opening + size * v, gate[3], gate[4], onto, zero)
             continue
         tile_corner, row, column = source, y[3], y[4]
         if v >= direct:
-            tile_corner, row, column = corner, OUT * stride, stride
-        _gradient(tile_corner + size * v, row, column, to, IN * point, point, 0, 0, 0, onto, zero)
+            tile_corner, row, column = corner, side * stride, stride
+        _gradient(side, tile_corner + size * v, row, column, to, IN * point, point, 0, 0, 0, onto, zero)
 
 
 @njit(cache=True)
 def _transform_tile(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, at, later, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total, patch,
-    zero
+    x, inside, gy, gate, gated, shape, before, side, at, later, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total,
+    patch, zero
 ):  # fmt: skip
     """The tile at `at`: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0.
     The tile at `later` is asked for, if there is one."""
@@ -136,11 +136,11 @@ def _transform_tile(  # type: ignore[no-untyped-def]
     n, d, h, w = later
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
-        _prefetch(some, inside, (n, plane, h - before[1] + TAPS - 1, w - before[2] + TAPS - 1), depth, size, none)
+        _prefetch(some, inside, (n, plane, h - before[1] + IN - side, w - before[2] + IN - side), side, depth, size, none)
     if kept and d < shape[1]:
-        _prefetch((gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4]), shape, (n, d, h, w), kept, size, none)
+        _prefetch((gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4]), shape, (n, d, h, w), side, kept, size, none)
         if gated:
-            _prefetch((gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4]), shape, (n, d, h, w), kept, size, none)
+            _prefetch((gate[0] + size * o0, gate[1], gate[2], gate[3], gate[4]), shape, (n, d, h, w), side, kept, size, none)
     n, d, h, w = at
     plane = d - before[0] + k
     if depth and 0 <= plane < inside[1]:
@@ -150,17 +150,17 @@ def _transform_tile(  # type: ignore[no-untyped-def]
             for c in range(depth):
                 poke(out, p * point + c, zero)
     if kept:
-        _transform_gradient(gy, gate, gated, shape, (n, d, h, w), o0, kept, gradient_out, gradient_point, total, patch, zero)
+        _transform_gradient(gy, gate, gated, shape, (n, d, h, w), side, o0, kept, gradient_out, gradient_point, total, patch, zero)
 
 
 @njit(nogil=True, cache=True)
 def _in_parts(  # type: ignore[no-untyped-def]
-    mine, x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
+    mine, x, inside, gy, gate, gated, shape, before, side, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
 ):
     """One task: a part of the tiles, a tap along the depth, a chunk of channels and one of outputs."""
     size = gw.itemsize
     parts, planes, _, _, channels, outputs = gw.shape
-    tiles = shape[0] * shape[1] * ((shape[2] + OUT - 1) // OUT) * ((shape[3] + OUT - 1) // OUT)
+    tiles = shape[1] * tiles_of_plane(shape, side)
     down, along = (channels + chunk - 1) // chunk, (outputs + chunk_outputs - 1) // chunk_outputs
     point, gradient_point, sum_point = inputs.shape[2], gradients.shape[2], sums.shape[2]
     for task in share(mine, parts * planes * down * along):
@@ -174,16 +174,16 @@ def _in_parts(  # type: ignore[no-untyped-def]
         if k or c0:
             total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # somebody else sums ∂b
         begin, end = tiles * part // parts, tiles * (part + 1) // parts
-        tile, later = _tile_at(begin, shape), _tile_at(begin + AHEAD, shape)
+        tile, later = _tile_at(begin, shape, side), _tile_at(begin + AHEAD, shape, side)
         for first in range(begin, end, TILES):
             count = min(TILES, end - first)
             for t in range(count):
                 out, gradient_out = v + size * t * chunk, g + size * t * chunk_outputs
                 _transform_tile(
-                    x, inside, gy, gate, gated, shape, before, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
+                    x, inside, gy, gate, gated, shape, before, side, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
                     gradient_point, total, patch, zero,
                 )  # fmt: skip
-                tile, later = _next_tile(tile, shape), _next_tile(later, shape)
+                tile, later = _next_tile(tile, shape, side), _next_tile(later, shape, side)
             for p in range(AREA):
                 for o in range(0, kept, wide):
                     a, b, to = v + size * p * point, g + size * (p * gradient_point + o), u + size * (p * sum_point + o)
@@ -193,7 +193,7 @@ def _in_parts(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _transform_group(  # type: ignore[no-untyped-def]
-    mine, x, inside, gy, gate, gated, shape, before, chunk, chunk_outputs, k, first, count, channels, outputs, gb, inputs, gradients,
+    mine, x, inside, gy, gate, gated, shape, before, side, chunk, chunk_outputs, k, first, count, channels, outputs, gb, inputs, gradients,
     patches, zero
 ):  # fmt: skip
     """One task: a slice of the `count` tiles from `first` on, for tap k along the depth."""
@@ -202,7 +202,7 @@ def _transform_group(  # type: ignore[no-untyped-def]
     for part in share(mine, SLICES):
         patch = patches[get_thread_id()]
         begin, end = count * part // SLICES, count * (part + 1) // SLICES
-        tile, later = _tile_at(first + begin, shape), _tile_at(first + begin + AHEAD, shape)
+        tile, later = _tile_at(first + begin, shape, side), _tile_at(first + begin + AHEAD, shape, side)
         for t in range(begin, end):
             for i in range(max(down, along)):
                 c0, o0 = i * chunk, i * chunk_outputs
@@ -213,10 +213,10 @@ def _transform_group(  # type: ignore[no-untyped-def]
                 if k:
                     total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # summed already
                 _transform_tile(
-                    x, inside, gy, gate, gated, shape, before, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
+                    x, inside, gy, gate, gated, shape, before, side, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
                     gradient_point, total, patch, zero,
                 )  # fmt: skip
-            tile, later = _next_tile(tile, shape), _next_tile(later, shape)
+            tile, later = _next_tile(tile, shape, side), _next_tile(later, shape, side)
 
 
 @njit(nogil=True, cache=True)
@@ -256,10 +256,10 @@ def _transform_lasting(mine, chunk, chunk_outputs, along, k, gw, sums, patches, 
 
 @njit(cache=True)
 def _transform_sums(u, point, row, gw, c0, depth, o0, kept, patch, zero):  # type: ignore[no-untyped-def]
-    """Gᵀ U G for every pair of a channel and an output of the chunk, into gw (3, 3, C, O)."""
+    """Gᵀ U G for every pair of a channel and an output of the chunk, into gw (k, k, C, O)."""
     size = patch.itemsize
     across = VECTOR_BYTES // size
-    channels, outputs = gw.shape[2:]
+    taps, _, channels, outputs = gw.shape
     corner = patch.ctypes.data
     for c in range(depth):
         for v in range(0, kept, across):
@@ -268,7 +268,7 @@ def _transform_sums(u, point, row, gw, c0, depth, o0, kept, patch, zero):  # typ
             place, column = to, channels * outputs
             if v + across > kept:
                 place, column = corner, across
-            _filter_gradient(source, IN * point, point, place, TAPS * column, column, 0, 0, 0, 0, zero)
-            for tap in range(TAPS * TAPS if place == corner else 0):
+            _filter_gradient(IN + 1 - taps, source, IN * point, point, place, taps * column, column, 0, 0, 0, 0, zero)
+            for tap in range(taps * taps if place == corner else 0):
                 for l in range(kept - v):
                     poke(to, tap * channels * outputs + l, peek(corner, tap * across + l, zero))
