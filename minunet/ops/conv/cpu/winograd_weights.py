@@ -9,7 +9,7 @@ chunk of outputs, so that its 36 sums stay in a core's second cache. Two ways th
 
 `_in_parts`: where there are few chunks, the tiles are cut into parts as well. A task transforms a few tiles, adds their products to its
 sums, and goes on. The number of parts does not depend on the number of threads, and the parts are added in order: the result is the same
-bit for bit.
+bit for bit. In a volume a tile of ∂y meets x in kd planes. It is transformed once, and the task sums all kd taps, if the cache holds them.
 
 In groups: where there are many chunks, each would transform the same tiles again. So a group of tiles is transformed once for all, as
 many as the shared cache holds; then each task multiplies its chunk, with sums that stay in registers for many tiles.
@@ -35,6 +35,7 @@ _filter_gradient = make_transform({s: G[s].T for s in G})
 CHANNELS = OUTPUTS = 64  # a chunk, at most: 36 sums of 64 × 64 float32 take 590 KB. All are as large as each other, but for a rest
 FEW_CHUNKS, MANY_CHUNKS = 2, 8  # `_in_parts` up to so many; in groups, the 36 points are shared out too below so many
 TILES = 24  # tiles that a task of `_in_parts` transforms at a time
+SUM_BYTES = 720 << 10  # sums of all taps along the depth that a task of `_in_parts` keeps at a time, else those of one tap
 TASKS = 8  # at least so many tasks, by cutting the tiles into parts
 GROUP, GROUP_BYTES = 64, 6 << 20  # tiles of a group: at least so many, more as long as they take less memory than this
 AHEAD = 4  # tiles: so long before it is transformed a tile is asked for
@@ -58,7 +59,8 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     threads = thread_count()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
     grouped = down * along > FEW_CHUNKS
-    parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * planes)), tiles // TILES))
+    together = planes if planes * AREA * held * chunk_outputs * x.itemsize <= SUM_BYTES else 1
+    parts = 1 if grouped else max(1, min(-(-TASKS * together // (down * along * planes)), tiles // TILES))
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
     gw = room((parts, planes, taps, taps, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
@@ -83,7 +85,7 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     else:
         inputs = memory.scratch((threads, AREA, TILES * chunk + across), x.dtype)
         gradients = memory.scratch((threads, AREA, TILES * chunk_outputs + across), x.dtype)
-        sums = memory.scratch((threads, AREA, held * chunk_outputs + across), x.dtype)
+        sums = memory.scratch((threads, together, AREA, held * chunk_outputs + across), x.dtype)
         _in_parts(all_tasks(), *images, gw, gb, inputs, gradients, sums, patches, block, wide, zero)
     total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
     return total, gb[:, :outputs].sum(axis=0)
@@ -125,18 +127,18 @@ def _transform_gradient(y, gate, gated, shape, at, side, o, kept, out, point, to
 
 @njit(cache=True)
 def _transform_tile(  # type: ignore[no-untyped-def]
-    x, inside, gy, gate, gated, shape, before, side, at, later, k, c0, depth, o0, kept, out, point, gradient_out, gradient_point, total,
-    patch, zero
+    x, inside, gy, gate, gated, shape, before, side, at, later, k, c0, depth, asked, o0, kept, out, point, gradient_out, gradient_point,
+    total, patch, zero
 ):  # fmt: skip
     """The tile at `at`: Bᵀ X B of `depth` channels from c0 on, A ∂Y Aᵀ of `kept` outputs from o0 on, either left out if 0.
-    The tile at `later` is asked for, if there is one."""
+    The tile at `later` is asked for, if there is one, ∂y and `asked` channels of x."""
     size = patch.itemsize
     some, volume = (x[0] + size * c0, x[1], x[2], x[3], x[4]), (inside[0], inside[1], inside[2], inside[3], depth)
     none = bool(0)  # no literal, for which Numba would compile the function once more
     n, d, h, w = later
     plane = d - before[0] + k
-    if depth and 0 <= plane < inside[1]:
-        _prefetch(some, inside, (n, plane, h - before[1] + IN - side, w - before[2] + IN - side), side, depth, size, none)
+    if asked and 0 <= plane < inside[1]:
+        _prefetch(some, inside, (n, plane, h - before[1] + IN - side, w - before[2] + IN - side), side, asked, size, none)
     if kept and d < shape[1]:
         _prefetch((gy[0] + size * o0, gy[1], gy[2], gy[3], gy[4]), shape, (n, d, h, w), side, kept, size, none)
         if gated:
@@ -157,38 +159,46 @@ def _transform_tile(  # type: ignore[no-untyped-def]
 def _in_parts(  # type: ignore[no-untyped-def]
     mine, x, inside, gy, gate, gated, shape, before, side, chunk, chunk_outputs, gw, gb, inputs, gradients, sums, patches, block, wide, zero
 ):
-    """One task: a part of the tiles, a tap along the depth, a chunk of channels and one of outputs."""
+    """One task: a part of the tiles, a tap along the depth or all, a chunk of channels and one of outputs."""
     size = gw.itemsize
     parts, planes, _, _, channels, outputs = gw.shape
     tiles = shape[1] * tiles_of_plane(shape, side)
     down, along = (channels + chunk - 1) // chunk, (outputs + chunk_outputs - 1) // chunk_outputs
-    point, gradient_point, sum_point = inputs.shape[2], gradients.shape[2], sums.shape[2]
-    for task in share(mine, parts * planes * down * along):
+    together, point, gradient_point, sum_point = sums.shape[1], inputs.shape[2], gradients.shape[2], sums.shape[3]
+    rounds = planes // together
+    for task in share(mine, parts * rounds * down * along):
         thread = get_thread_id()
         patch = patches[thread]
-        v, g, u = inputs[thread].ctypes.data, gradients[thread].ctypes.data, sums[thread].ctypes.data
-        part, k = task // (planes * down * along), task // (down * along) % planes
+        v, g = inputs[thread].ctypes.data, gradients[thread].ctypes.data
+        part, first_k = task // (rounds * down * along), task // (down * along) % rounds * together
         c0, o0 = task // along % down * chunk, task % along * chunk_outputs
         depth, kept = min(chunk, channels - c0), min(chunk_outputs, outputs - o0)
         total = gb.ctypes.data + size * (part * gb.shape[1] + o0)
-        if k or c0:
+        if first_k or c0:
             total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # somebody else sums ∂b
         begin, end = tiles * part // parts, tiles * (part + 1) // parts
-        tile, later = _tile_at(begin, shape, side), _tile_at(begin + AHEAD, shape, side)
+        start, ahead = _tile_at(begin, shape, side), _tile_at(begin + AHEAD, shape, side)
         for first in range(begin, end, TILES):
             count = min(TILES, end - first)
-            for t in range(count):
-                out, gradient_out = v + size * t * chunk, g + size * t * chunk_outputs
-                _transform_tile(
-                    x, inside, gy, gate, gated, shape, before, side, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
-                    gradient_point, total, patch, zero,
-                )  # fmt: skip
-                tile, later = _next_tile(tile, shape, side), _next_tile(later, shape, side)
-            for p in range(AREA):
-                for o in range(0, kept, wide):
-                    a, b, to = v + size * p * point, g + size * (p * gradient_point + o), u + size * (p * sum_point + o)
-                    multiply(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, count, depth, 1 if first == begin else 0, zero)
-        _transform_sums(u, sum_point, chunk_outputs, gw[part, k], c0, depth, o0, kept, patch, zero)
+            for i in range(together):
+                tile, later = start, ahead
+                for t in range(count):
+                    out, gradient_out = v + size * t * chunk, g + size * t * chunk_outputs
+                    once, asked = kept if i == 0 else 0, depth if i == together - 1 else 0  # x in the other planes was read before
+                    _transform_tile(
+                        x, inside, gy, gate, gated, shape, before, side, tile, later, first_k + i, c0, depth, asked, o0, once, out, point,
+                        gradient_out, gradient_point, total, patch, zero,
+                    )  # fmt: skip
+                    tile, later = _next_tile(tile, shape, side), _next_tile(later, shape, side)
+                u, fresh = sums[thread, i].ctypes.data, 1 if first == begin else 0
+                for p in range(AREA):
+                    for o in range(0, kept, wide):
+                        a, b, to = v + size * p * point, g + size * (p * gradient_point + o), u + size * (p * sum_point + o)
+                        multiply(block, a, 1, chunk, b, chunk_outputs, to, chunk_outputs, count, depth, fresh, zero)
+            start, ahead = tile, later
+        for i in range(together):
+            u = sums[thread, i].ctypes.data
+            _transform_sums(u, sum_point, chunk_outputs, gw[part, first_k + i], c0, depth, o0, kept, patch, zero)
 
 
 @njit(nogil=True, cache=True)
@@ -213,7 +223,7 @@ def _transform_group(  # type: ignore[no-untyped-def]
                 if k:
                     total = patch.ctypes.data + size * (AREA - 1) * patch.shape[2]  # summed already
                 _transform_tile(
-                    x, inside, gy, gate, gated, shape, before, side, tile, later, k, c0, depth, o0, kept, out, point, gradient_out,
+                    x, inside, gy, gate, gated, shape, before, side, tile, later, k, c0, depth, depth, o0, kept, out, point, gradient_out,
                     gradient_point, total, patch, zero,
                 )  # fmt: skip
             tile, later = _next_tile(tile, shape, side), _next_tile(later, shape, side)
