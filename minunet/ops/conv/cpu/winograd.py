@@ -1,4 +1,4 @@
-"""Winograd's convolution: for 36 multiplications sixteen outputs of a 3×3 filter instead of four, or four of a 5×5 one.
+"""Winograd's convolution: for 36 multiplications sixteen outputs of a 3×3 filter, which take 144, or four of a 5×5 one, which take 100.
 
 A filter of 3 taps slid over 6 numbers gives 4. Read both as polynomials: the 4 results can be had from the values of the two
 polynomials at 6 points, one multiplication each. In matrices, along both axes of an image,
