@@ -14,6 +14,7 @@ Measured with 2×2, 5×5 and 7×7 windows of as many channels as outputs: 1.6 to
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ FEW, MANY, LINE = 8, 64, 16  # for `line_weights`: channels at least and at most
 
 def fits_winograd(kernel: tuple[int, ...], geometry: Geometry, channels: int, outputs: int) -> bool:
     once = max(geometry.stride) == max(geometry.dilation) == geometry.groups == 1
-    return once and kernel[-2:] in ((3, 3), (5, 5)) and min(channels, outputs) >= ENOUGH[kernel[-1]]
+    square = kernel[-2:] == (kernel[-1], kernel[-1])
+    return once and square and min(channels, outputs) >= ENOUGH.get(kernel[-1], math.inf)
 
 
 def fits_lines(kernel: tuple[int, ...], geometry: Geometry, channels: int, outputs: int, line: int) -> bool:

@@ -81,8 +81,10 @@ def cook_toom(points: tuple[float, ...], outputs: int, taps: int) -> tuple[Any, 
     return At, G, Bt
 
 
-AT, G, BT = ({side: cook_toom(POINTS, side, taps)[i] for taps, side in SIDES.items()} for i in range(3))  # of each side
-_input, _gated_input = (make_transform({0: BT[4]}, gated=gated) for gated in (False, True))  # BT[2] is the same
+AT = {side: cook_toom(POINTS, side, taps)[0] for taps, side in SIDES.items()}  # for each side
+G = {taps: cook_toom(POINTS, side, taps)[1] for taps, side in SIDES.items()}  # for each number of taps
+BT = cook_toom(POINTS, 4, 3)[2]  # the same for all
+_input, _gated_input = make_transform({0: BT}), make_transform({0: BT}, gated=True)
 _filter = make_transform(G)
 _output, _output_relu = (make_transform(AT, bias=True, relu=relu) for relu in (False, True))
 _streamed, _streamed_relu = (make_transform(AT, bias=True, relu=relu, stream=True) for relu in (False, True))
@@ -100,7 +102,8 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     """
     image, result = as_image(x), as_image(y)
     opening = image if gate is None else as_image(gate)
-    channels, outputs, planes, side = x.shape[1], y.shape[1], taps.shape[0], SIDES[taps.shape[1]]
+    channels, outputs, (planes, along) = x.shape[1], y.shape[1], taps.shape[:2]
+    side = SIDES[along]
     block, rows, wide = block_for(outputs, x.itemsize, WASTE)
     panels = -(-outputs // wide)
     across = lanes(x.itemsize)
@@ -108,16 +111,16 @@ def convolve(x: Any, gate: Any, taps: Any, bias: Any, before: tuple[int, int, in
     padded_bias = np.zeros(panels * wide, dtype=x.dtype)
     if bias is not None:
         padded_bias[:outputs] = bias
-    depth, tiles = result.sizes[1], tiles_of_plane(result.sizes, side)
+    depth, tiles = result.sizes[1], _tiles_of_plane(result.sizes, side)
     threads = thread_count()
-    squares = taps.shape[1] ** 2 * across**2  # numbers of the filters that are brought into order at a time
+    squares = along**2 * across**2  # numbers of the filters that are brought into order at a time
     patches = np.zeros((threads, IN, IN, max(row, wide, -(-squares // AREA))), dtype=x.dtype)
     filters = (address(taps), *in_elements(taps.strides, x.itemsize))
     zero = x.dtype.type(0)
     options = (gate is not None, activation == "relu", side, block, wide, zero)
     if tiles * depth >= FEW_TILES:
         weights = memory.scratch((panels, AREA, planes, channels, wide), x.dtype)
-        _transform_filters(all_tasks(), filters, outputs, weights, patches, side, zero)
+        _transform_filters(all_tasks(), filters, outputs, weights, patches, along, zero)
         streamed = y.nbytes >= LARGE and in_whole_lines(result.walk, y.itemsize)
         blocks = -(-tiles // ((SMALL_BLOCK if channels >= MANY else BLOCK) * threads)) * threads
         largest = -(-tiles // blocks)
@@ -184,12 +187,12 @@ def _fill_patch(source, x, opening, gate, gated, inside, h, w, first, patch, zer
 
 
 @njit(cache=True)
-def _transform_panel(w, plane, first, depth, o, outputs, wide, out, step, point, patch, side, zero):  # type: ignore[no-untyped-def]
-    """Filters from `depth` channels to `wide` outputs: 36 panels, `point` numbers apart, of rows `step` apart."""
+def _transform_panel(w, plane, first, depth, o, outputs, wide, out, step, point, patch, taps, zero):  # type: ignore[no-untyped-def]
+    """Filters of `taps` × `taps` from `depth` channels to `wide` outputs: 36 panels, `point` numbers apart, of rows `step` apart."""
     size = patch.itemsize
     across = VECTOR_BYTES // size
     corner = patch.ctypes.data
-    area, taps = across * across, IN + 1 - side
+    area = across * across
     for v in range(0, wide, across):
         whole = o + v + across <= outputs
         for c0 in range(0, depth, across):
@@ -210,7 +213,7 @@ def _transform_panel(w, plane, first, depth, o, outputs, wide, out, step, point,
                 ordered, step_c, row, column = source, w[4], w[2], w[3]
             for c in range(count):
                 to = out + size * ((c0 + c) * step + v)
-                _filter(side, ordered + size * c * step_c, row, column, to, IN * point, point, 0, 0, 0, 0, zero)
+                _filter(taps, ordered + size * c * step_c, row, column, to, IN * point, point, 0, 0, 0, 0, zero)
 
 
 @njit(cache=True)
@@ -249,7 +252,7 @@ def _transform_output(products, point, y, shape, at, o, kept, bias, relu, stream
 
 
 @register_jitable
-def tiles_of_plane(shape, side):  # type: ignore[no-untyped-def]
+def _tiles_of_plane(shape, side):  # type: ignore[no-untyped-def]
     """How many tiles a plane of all images has."""
     return shape[0] * ((shape[2] + side - 1) // side) * ((shape[3] + side - 1) // side)
 
@@ -304,8 +307,8 @@ def _prefetch_filters(w, plane, first, depth, o, kept, part, parts, taps, size):
 
 
 @njit(nogil=True, cache=True)
-def _transform_filters(mine, w, outputs, weights, patches, side, zero):  # type: ignore[no-untyped-def]
-    """(kd, k, k, C, O) → (panel, point, kd, C, o within the panel)"""
+def _transform_filters(mine, w, outputs, weights, patches, taps, zero):  # type: ignore[no-untyped-def]
+    """(kd, taps, taps, C, O) → (panel, point, kd, C, o within the panel)"""
     size = weights.itemsize
     panels, _, planes, channels, wide = weights.shape
     across = VECTOR_BYTES // size
@@ -315,7 +318,7 @@ def _transform_filters(mine, w, outputs, weights, patches, side, zero):  # type:
         for plane in range(planes):
             out = weights.ctypes.data + size * ((panel * AREA * planes + plane) * channels + first) * wide
             point, patch, depth = planes * channels * wide, patches[get_thread_id()], min(across, channels - first)
-            _transform_panel(w, plane, first, depth, panel * wide, outputs, wide, out, wide, point, patch, side, zero)
+            _transform_panel(w, plane, first, depth, panel * wide, outputs, wide, out, wide, point, patch, taps, zero)
 
 
 @njit(nogil=True, cache=True)
@@ -327,7 +330,7 @@ def _by_tiles(  # type: ignore[no-untyped-def]
     size = weights.itemsize
     panels, _, planes, channels, _ = weights.shape
     across = VECTOR_BYTES // size
-    tiles = tiles_of_plane(shape, side)
+    tiles = _tiles_of_plane(shape, side)
     row = (channels + across - 1) // across * across
     point, out_point = inputs.shape[2] // AREA, products.shape[1] // AREA
     for task in share(mine, blocks * parts):
@@ -397,7 +400,7 @@ def _transform_all(mine, x, gate, inside, shape, before, planes, inputs, patches
     """One task: a tile of a plane, those of the padding too."""
     size = inputs.itemsize
     across = VECTOR_BYTES // size
-    tiles = tiles_of_plane(shape, side)
+    tiles = _tiles_of_plane(shape, side)
     row, point = (inside[4] + across - 1) // across * across, inputs.shape[1]
     for t in share(mine, tiles * (shape[1] + planes - 1)):
         n, d, h, w = _tile_at(t, shape, side)
@@ -421,7 +424,7 @@ def _by_panels(  # type: ignore[no-untyped-def]
     """
     size = inputs.itemsize
     across = VECTOR_BYTES // size
-    tiles = tiles_of_plane(shape, side)
+    tiles, taps = _tiles_of_plane(shape, side), IN + 1 - side
     row = (channels + across - 1) // across * across
     point, u_point, out_point = inputs.shape[1], weights.shape[2], products.shape[2]
     steps = (channels + PANEL_DEPTH - 1) // PANEL_DEPTH
@@ -433,13 +436,13 @@ def _by_panels(  # type: ignore[no-untyped-def]
         for step in range(planes * steps):
             k, first = step // steps, step % steps * PANEL_DEPTH
             depth = min(PANEL_DEPTH, channels - first)
-            _transform_panel(filters, k, first, depth, o, shape[4], wide, u, wide, u_point, patch, side, zero)
+            _transform_panel(filters, k, first, depth, o, shape[4], wide, u, wide, u_point, patch, taps, zero)
             coming = (step + 1) % (planes * steps)
             next_k, next_first, next_o = coming // steps, coming % steps * PANEL_DEPTH, o if coming else o + wide
             for p in range(AREA):
                 if next_o < shape[4]:
                     next_depth, next_kept = min(PANEL_DEPTH, channels - next_first), min(wide, shape[4] - next_o)
-                    _prefetch_filters(filters, next_k, next_first, next_depth, next_o, next_kept, p, AREA, IN + 1 - side, size)
+                    _prefetch_filters(filters, next_k, next_first, next_depth, next_o, next_kept, p, AREA, taps, size)
                 a = inputs.ctypes.data + size * (p * point + k * tiles * row + first)
                 b, c = u + size * p * u_point, m + size * p * out_point
                 multiply(block, a, row, 1, b, wide, c, wide, depth, tiles * shape[1], 1 if step == 0 else 0, zero)

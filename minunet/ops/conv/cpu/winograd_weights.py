@@ -26,11 +26,11 @@ from numba import get_thread_id, njit
 
 from minunet import memory
 from minunet.ops.conv.cpu.images import as_image
-from minunet.ops.conv.cpu.winograd import AREA, AT, IN, SIDES, G, _next_tile, _prefetch, _tile_at, _transform_input, tiles_of_plane
+from minunet.ops.conv.cpu.winograd import AREA, AT, IN, SIDES, G, _next_tile, _prefetch, _tile_at, _tiles_of_plane, _transform_input
 from minunet.simd import VECTOR_BYTES, all_tasks, block_for, lanes, make_transform, multiply, peek, poke, share, thread_count
 
-_gradient, _gated_gradient = (make_transform({s: AT[s].T for s in AT}, total=True, gated=gated) for gated in (False, True))
-_filter_gradient = make_transform({s: G[s].T for s in G})
+_gradient, _gated_gradient = (make_transform({side: At.T for side, At in AT.items()}, total=True, gated=gated) for gated in (False, True))
+_filter_gradient = make_transform({taps: g.T for taps, g in G.items()})
 
 CHANNELS = OUTPUTS = 64  # a chunk, at most: 36 sums of 64 × 64 float32 take 590 KB. All are as large as each other, but for a rest
 FEW_CHUNKS, MANY_CHUNKS = 2, 8  # `_in_parts` up to so many; in groups, the 36 points are shared out too below so many
@@ -54,13 +54,13 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     chunk = -(-channels // (down * across)) * across
     chunk_outputs = -(-outputs // (along * wide)) * wide
     side = SIDES[taps]
-    tiles = gradient.sizes[1] * tiles_of_plane(gradient.sizes, side)
+    tiles = gradient.sizes[1] * _tiles_of_plane(gradient.sizes, side)
     held = -(-chunk // rows) * rows
     threads = thread_count()
     patches = np.zeros((threads, IN, IN, max(held, chunk_outputs)), dtype=x.dtype)
     grouped = down * along > FEW_CHUNKS
-    together = planes if planes * AREA * held * chunk_outputs * x.itemsize <= SUM_BYTES else 1
-    parts = 1 if grouped else max(1, min(-(-TASKS * together // (down * along * planes)), tiles // TILES))
+    rounds = 1 if planes * AREA * held * chunk_outputs * x.itemsize <= SUM_BYTES else planes
+    parts = 1 if grouped else max(1, min(-(-TASKS // (down * along * rounds)), tiles // TILES))
     room = memory.scratch if parts > 1 else memory.empty  # one part is the result
     gw = room((parts, planes, taps, taps, channels, outputs), x.dtype)
     gb = np.zeros((SLICES if grouped else parts, -(-outputs // across) * across), dtype=x.dtype)
@@ -85,7 +85,7 @@ def weight_gradient(x: Any, gy: Any, gate: Any, before: tuple[int, int, int], pl
     else:
         inputs = memory.scratch((threads, AREA, TILES * chunk + across), x.dtype)
         gradients = memory.scratch((threads, AREA, TILES * chunk_outputs + across), x.dtype)
-        sums = memory.scratch((threads, together, AREA, held * chunk_outputs + across), x.dtype)
+        sums = memory.scratch((threads, planes // rounds, AREA, held * chunk_outputs + across), x.dtype)
         _in_parts(all_tasks(), *images, gw, gb, inputs, gradients, sums, patches, block, wide, zero)
     total = gw.sum(axis=0) if parts > 1 else gw[0]  # part by part, in order
     return total, gb[:, :outputs].sum(axis=0)
@@ -162,7 +162,7 @@ def _in_parts(  # type: ignore[no-untyped-def]
     """One task: a part of the tiles, a tap along the depth or all, a chunk of channels and one of outputs."""
     size = gw.itemsize
     parts, planes, _, _, channels, outputs = gw.shape
-    tiles = shape[1] * tiles_of_plane(shape, side)
+    tiles = shape[1] * _tiles_of_plane(shape, side)
     down, along = (channels + chunk - 1) // chunk, (outputs + chunk_outputs - 1) // chunk_outputs
     together, point, gradient_point, sum_point = sums.shape[1], inputs.shape[2], gradients.shape[2], sums.shape[3]
     rounds = planes // together
@@ -182,9 +182,9 @@ def _in_parts(  # type: ignore[no-untyped-def]
             count = min(TILES, end - first)
             for i in range(together):
                 tile, later = start, ahead
+                once, asked = kept if i == 0 else 0, depth if i == together - 1 else 0  # x in the other planes was read before
                 for t in range(count):
                     out, gradient_out = v + size * t * chunk, g + size * t * chunk_outputs
-                    once, asked = kept if i == 0 else 0, depth if i == together - 1 else 0  # x in the other planes was read before
                     _transform_tile(
                         x, inside, gy, gate, gated, shape, before, side, tile, later, first_k + i, c0, depth, asked, o0, once, out, point,
                         gradient_out, gradient_point, total, patch, zero,
@@ -278,7 +278,7 @@ def _transform_sums(u, point, row, gw, c0, depth, o0, kept, patch, zero):  # typ
             place, column = to, channels * outputs
             if v + across > kept:
                 place, column = corner, across
-            _filter_gradient(IN + 1 - taps, source, IN * point, point, place, taps * column, column, 0, 0, 0, 0, zero)
+            _filter_gradient(taps, source, IN * point, point, place, taps * column, column, 0, 0, 0, 0, zero)
             for tap in range(taps * taps if place == corner else 0):
                 for l in range(kept - v):
                     poke(to, tap * channels * outputs + l, peek(corner, tap * across + l, zero))
